@@ -1,0 +1,46 @@
+// What a user asks of an engine. An empty optional is "the engine's own default".
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "model/dtype.h"
+
+namespace kvfathom {
+
+enum class FlashAttention : std::uint8_t { automatic, on, off };
+
+/// How the cache of latent (MLA) layers is laid out: `native` is what the engine version does.
+enum class CacheScheme : std::uint8_t {
+  native,
+  full,
+  mla_latent,
+  mla_with_v,
+  mla_expanded,
+  window,
+  state,
+  sparse_index,
+  cross_layer,
+};
+
+/// Settings of one run. Words as in the field: batch_tokens and ubatch_tokens are tokens of one
+/// logical and physical forward pass (llama.cpp n_batch, n_ubatch).
+struct EngineSettings {
+  std::int64_t context_tokens = 0;  ///< per sequence, unless context_is_total
+  bool context_is_total = false;
+  std::int64_t sequences = 1;
+  DType cache_type_k = DType::f16;
+  DType cache_type_v = DType::f16;
+  CacheScheme scheme = CacheScheme::native;
+  std::optional<std::int64_t> batch_tokens;
+  std::optional<std::int64_t> ubatch_tokens;
+  std::optional<std::int64_t> outputs;  ///< rows of logits reserved; 0: a whole micro-batch
+  FlashAttention flash_attention = FlashAttention::automatic;
+  std::optional<bool> kv_unified;
+  std::optional<bool> swa_full;
+  int n_gpus = 1;              ///< 0: everything on the host
+  std::string engine_version;  ///< empty: newest known
+};
+
+}  // namespace kvfathom
