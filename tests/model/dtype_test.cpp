@@ -7,13 +7,18 @@
 namespace kvfathom {
 namespace {
 
+double bits_per_weight(DType dtype) {
+  const std::int64_t n = info(dtype).block_elements;
+  return static_cast<double>(row_bytes(dtype, n) * 8) / static_cast<double>(n);
+}
+
 TEST(DType, RowBytesMatchPublishedBitsPerWeight) {
   // bits per weight as llama-quantize's table of types prints them
-  EXPECT_EQ(row_bytes(DType::q8_0, 32 * 4) * 8.0 / 128, 8.5);
-  EXPECT_EQ(row_bytes(DType::q4_k, 256) * 8.0 / 256, 4.5);
-  EXPECT_EQ(row_bytes(DType::q6_k, 256) * 8.0 / 256, 6.5625);
-  EXPECT_EQ(row_bytes(DType::iq4_xs, 256) * 8.0 / 256, 4.25);
-  EXPECT_EQ(row_bytes(DType::iq1_s, 256) * 8.0 / 256, 1.5625);
+  EXPECT_EQ(bits_per_weight(DType::q8_0), 8.5);
+  EXPECT_EQ(bits_per_weight(DType::q4_k), 4.5);
+  EXPECT_EQ(bits_per_weight(DType::q6_k), 6.5625);
+  EXPECT_EQ(bits_per_weight(DType::iq4_xs), 4.25);
+  EXPECT_EQ(bits_per_weight(DType::iq1_s), 1.5625);
 }
 
 TEST(DType, NamesAndIdsFindTheirRow) {
