@@ -1,0 +1,90 @@
+// Every engine whose allocation kvfathom knows, behind one question: what does it allocate for
+// this model under these settings?
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/architecture/model_spec.h"
+#include "model/engine/settings.h"
+#include "model/memory/ledger.h"
+
+namespace kvfathom {
+
+/// Layers that share one cache layout, as one engine allocates them.
+struct CacheGroup {
+  std::string_view scheme;    ///< "full", "window", "mla-latent", "state", ...
+  std::int64_t n_layers = 0;  ///< layers that own the cache (readers of it not counted)
+  std::int64_t cells = 0;     ///< tokens that one stream can hold; 0 for a state
+  std::int64_t streams = 1;
+  std::int64_t k_bytes = 0;
+  std::int64_t v_bytes = 0;
+  std::int64_t state_bytes = 0;
+};
+
+/// What the cache takes, all devices together.
+struct CacheReport {
+  std::int64_t k_bytes = 0;
+  std::int64_t v_bytes = 0;
+  std::int64_t state_bytes = 0;
+  std::int64_t bytes_per_token = 0;  ///< what one more token of one sequence adds at this context
+  std::int64_t fixed_bytes_per_sequence = 0;  ///< windows and states: paid however short
+  std::int64_t prefill_peak_bytes = 0;        ///< largest cache + compute while the prompt runs
+  std::vector<CacheGroup> groups;
+  [[nodiscard]] std::int64_t bytes() const { return k_bytes + v_bytes + state_bytes; }
+};
+
+/// The answer for exact settings.
+struct MemoryReport {
+  std::int64_t context_tokens = 0;  ///< per sequence, as asked
+  MemoryLedger ledger;
+  CacheReport cache;
+};
+
+/// A model under an engine and settings, prepared once so that many contexts can be priced fast.
+class MemoryPlan {
+ public:
+  MemoryPlan() = default;
+  MemoryPlan(const MemoryPlan&) = delete;
+  MemoryPlan& operator=(const MemoryPlan&) = delete;
+  virtual ~MemoryPlan() = default;
+
+  /// The ledger at `context_tokens` per sequence (> 0). Not monotone in it: an engine's scratch
+  /// may shrink as the context grows.
+  [[nodiscard]] virtual MemoryReport evaluate(std::int64_t context_tokens) const = 0;
+
+  /// Lower bound of what `device` needs at this or any larger context: monotone, and cheap.
+  [[nodiscard]] virtual std::int64_t floor_bytes(Device device,
+                                                 std::int64_t context_tokens) const = 0;
+
+  /// The engine's own command that realises the answer, with `model` in the place of the file
+  /// (empty: the engine has none).
+  [[nodiscard]] virtual std::string command(std::int64_t context_tokens,
+                                            std::string_view model) const = 0;
+};
+
+/// One row of the engine table.
+struct EngineInfo {
+  std::string_view name;            ///< "ideal", "llama.cpp"
+  std::string_view summary;         ///< one line for `kvfathom list engines`
+  std::string_view newest_version;  ///< what an empty engine_version means
+  std::string_view source;          ///< where the rules come from
+  /// Prepares a plan. Throws Unsupported for a model, scheme or version the engine has no rule
+  /// for, InputError for settings the engine itself refuses.
+  std::unique_ptr<MemoryPlan> (*prepare)(const ModelSpec&, const EngineSettings&);
+};
+
+[[nodiscard]] std::span<const EngineInfo> engines();
+
+/// The row named `name`; InputError listing the names otherwise.
+[[nodiscard]] const EngineInfo& engine_named(std::string_view name);
+
+/// Every llama.cpp cache scheme id, in the order of CacheScheme.
+[[nodiscard]] std::string_view name(CacheScheme scheme);
+[[nodiscard]] CacheScheme scheme_named(std::string_view name);
+
+}  // namespace kvfathom
