@@ -25,14 +25,24 @@ enum class QkNorm : std::uint8_t { none, per_head, all_heads, each_head };
 /// How an attention layer forgets.
 enum class WindowKind : std::uint8_t { sliding, chunked };
 
+/// The lightning indexer of DeepSeek sparse attention (DeepSeek-V3.2-Exp report; MiniMax-M3
+/// has one on grouped-query layers, whose top_k counts tokens of whole blocks).
+struct Indexer {
+  std::int64_t n_heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t top_k = 0;
+  friend bool operator==(const Indexer&, const Indexer&) = default;
+};
+
 /// MHA, GQA or MQA; one K and one V vector of head_dim and v_head_dim per KV head and token.
 struct Attention {
   static constexpr const char* kind = "attention";
   std::int64_t n_heads = 0;
   std::int64_t n_kv_heads = 0;
-  std::int64_t head_dim = 0;                  ///< width of one query or key head
-  std::int64_t v_head_dim = 0;                ///< width of one value head
-  std::optional<std::int64_t> window_tokens;  ///< attends to this many last tokens; none: all
+  std::int64_t head_dim = 0;    ///< width of one query or key head
+  std::int64_t v_head_dim = 0;  ///< width of one value head
+  std::optional<std::int64_t> window_tokens =
+      std::nullopt;  ///< attends to this many last tokens; none: all
   WindowKind window_kind = WindowKind::sliding;
   bool sinks = false;  ///< one learned sink logit per head (gpt-oss); no cache
   QkNorm qk_norm = QkNorm::none;
@@ -41,15 +51,12 @@ struct Attention {
   bool output_gate = false;   ///< q projection carries a gate as wide as q (Qwen3-Next)
   bool v_is_k = false;        ///< no V projection: V is the (normalised) K (Gemma-4 global)
   std::int64_t rope_dim = 0;  ///< rotated dimensions per head; 0: no rotary embedding
+  /// Width of a gate with a projection of its own: n_heads (Step-3.5, Laguna) or
+  /// n_heads * v_head_dim (Muse Glimmer); 0: none.
+  std::int64_t gate_width = 0;
+  std::optional<Indexer> indexer =
+      std::nullopt;  ///< MiniMax-M3: one index key per token beside K and V
   friend bool operator==(const Attention&, const Attention&) = default;
-};
-
-/// The lightning indexer of DeepSeek sparse attention (DeepSeek-V3.2-Exp report).
-struct Indexer {
-  std::int64_t n_heads = 0;
-  std::int64_t head_dim = 0;
-  std::int64_t top_k = 0;
-  friend bool operator==(const Indexer&, const Indexer&) = default;
 };
 
 /// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): one latent and one rope key per
@@ -62,7 +69,8 @@ struct LatentAttention {
   std::int64_t qk_nope_head_dim = 0;
   std::int64_t qk_rope_head_dim = 0;
   std::int64_t v_head_dim = 0;
-  std::optional<Indexer> indexer;
+  std::optional<Indexer> indexer = std::nullopt;
+  bool output_gate = false;  ///< a gate of n_heads * v_head_dim on the output (Kimi-K3)
   friend bool operator==(const LatentAttention&, const LatentAttention&) = default;
 };
 
@@ -107,6 +115,7 @@ struct KimiDeltaAttention {
   std::int64_t n_heads = 0;
   std::int64_t head_dim = 0;
   std::int64_t d_conv = 0;
+  bool full_rank_gate = false;  ///< output gate of one full matrix, not two thin ones (Kimi-K3)
   friend bool operator==(const KimiDeltaAttention&, const KimiDeltaAttention&) = default;
 };
 
@@ -224,6 +233,10 @@ struct ExtraPart {
   friend bool operator==(const ExtraPart&, const ExtraPart&) = default;
 };
 
+/// Tables of per-frequency rotary factors that a GGUF stores beside the weights: none, one
+/// (Llama 3.1 and later, Gemma-4) or a long and a short one (Phi-3 with long context).
+enum class RotaryFactors : std::uint8_t { none, one, long_and_short };
+
 /// A whole model. `architecture` is llama.cpp's name where llama.cpp has the architecture
 /// ("llama", "deepseek2"), else Hugging Face's model_type.
 struct ModelSpec {
@@ -241,15 +254,16 @@ struct ModelSpec {
   std::int64_t per_layer_embedding_size = 0;  ///< Gemma-3n / Gemma-4 E: width per layer; 0: none
   std::int64_t altup_inputs = 0;              ///< Gemma-3n: parallel residual streams; 0: none
   std::int64_t laurel_rank = 0;               ///< Gemma-3n: low-rank side branch; 0: none
-  bool logit_softcap = false;                 ///< final logits pass through a tanh cap (Gemma-2)
+  RotaryFactors rotary_factors = RotaryFactors::none;
+  bool logit_softcap = false;      ///< final logits pass through a tanh cap (Gemma-2)
   bool attention_softcap = false;  ///< attention scores pass through a tanh cap (Gemma-2, Grok)
   double embedding_scale = 1.0;    ///< factor on the token embedding; 1: none (graph has no op)
   double residual_scale = 1.0;     ///< factor on each block's output (Granite, MiniCPM)
   double logit_scale = 1.0;        ///< factor on the logits (Granite, Command-R)
   std::vector<LayerSpec> layers;
   std::vector<ExtraPart> extras;
-  std::optional<DType> weight_dtype;  ///< a config's own dtype (torch_dtype)
-  std::vector<Tensor> tensors;        ///< every stored tensor, where the source holds tensors
+  std::optional<DType> weight_dtype = std::nullopt;  ///< a config's own dtype (torch_dtype)
+  std::vector<Tensor> tensors;  ///< every stored tensor, where the source holds tensors
   friend bool operator==(const ModelSpec&, const ModelSpec&) = default;
 };
 
