@@ -61,6 +61,10 @@ class MemoryPlan {
   [[nodiscard]] virtual std::int64_t floor_bytes(Device device,
                                                  std::int64_t context_tokens) const = 0;
 
+  /// The next smaller context whose ledger can differ from this one's (0 at the end): between two
+  /// roundings of the engine every context costs the same.
+  [[nodiscard]] virtual std::int64_t next_smaller(std::int64_t context_tokens) const = 0;
+
   /// The engine's own command that realises the answer, with `model` in the place of the file
   /// (empty: the engine has none).
   [[nodiscard]] virtual std::string command(std::int64_t context_tokens,

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "model/dtype.h"
 
@@ -41,6 +42,8 @@ struct EngineSettings {
   std::optional<bool> swa_full;
   int n_gpus = 1;              ///< 0: everything on the host
   std::string engine_version;  ///< empty: newest known
+  /// Behaviours (ids of data/engines/*.json) that engine_version does not have yet. Empty: today's.
+  std::vector<std::string> missing_behaviours;
 };
 
 }  // namespace kvfathom

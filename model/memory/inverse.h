@@ -27,9 +27,9 @@ struct LongestContext {
   LimitedBy limited_by = LimitedBy::memory;
 };
 
-/// The largest N in [1, limit_tokens] whose ledger fits. Exact for ledgers that are not monotone:
-/// the search walks down from the largest N whose floor fits. A plan's ledger may change only at
-/// multiples of `step_tokens` (llama.cpp pads to 256 cells), so that is how it walks.
+/// The largest N in [1, limit_tokens] whose ledger fits. Exact though a ledger is not monotone:
+/// floors are, so bisection over them bounds N from above, and from there the search walks down
+/// through every context whose ledger can differ.
 [[nodiscard]] LongestContext longest_context(const MemoryPlan& plan,
                                              std::span<const Capacity> capacities,
                                              std::int64_t limit_tokens);

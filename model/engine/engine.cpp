@@ -1,0 +1,60 @@
+#include "model/engine/engine.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "model/cache/scheme.h"
+#include "model/engine/ideal.h"
+#include "model/error.h"
+
+namespace kvfathom {
+namespace {
+
+constexpr std::array kEngines{
+    EngineInfo{.name = "ideal",
+               .summary = "the formula: stored weights and exactly the tokens asked for",
+               .newest_version = "",
+               .source = "the schemes' own papers; see `kvfathom list schemes`",
+               .prepare = prepare_ideal},
+};
+
+template <class Row>
+std::string names_of(std::span<const Row> rows) {
+  std::string names;
+  for (const Row& row : rows) {
+    names += (names.empty() ? "" : ", ") + std::string(row.name);
+  }
+  return names;
+}
+
+}  // namespace
+
+std::span<const EngineInfo> engines() { return kEngines; }
+
+const EngineInfo& engine_named(std::string_view name) {
+  const auto row = std::ranges::find(kEngines, name, &EngineInfo::name);
+  if (row == kEngines.end()) {
+    throw InputError("--engine",
+                     '"' + std::string(name) + "\" is not an engine that is known",
+                     "use one of " + names_of(engines()));
+  }
+  return *row;
+}
+
+std::string_view name(CacheScheme scheme) {
+  return cache::all_schemes()[static_cast<std::size_t>(scheme)].name;
+}
+
+CacheScheme scheme_named(std::string_view name) {
+  const auto schemes = cache::all_schemes();
+  const auto row = std::ranges::find(schemes, name, &cache::SchemeInfo::name);
+  if (row == schemes.end()) {
+    throw InputError("--scheme",
+                     '"' + std::string(name) + "\" is not a scheme that is known",
+                     "use one of " + names_of(schemes));
+  }
+  return row->scheme;
+}
+
+}  // namespace kvfathom

@@ -1,0 +1,16 @@
+// Engine `ideal`: the formula with nothing added.
+#pragma once
+
+#include <memory>
+
+#include "model/engine/engine.h"
+
+namespace kvfathom {
+
+/// Weights as stored, K and V of exactly the tokens asked for, states in f32 and convolution
+/// history in 2 bytes; no padding, no compute buffers, no runtime. What every engine is measured
+/// against. InputError if the model has no tensors.
+[[nodiscard]] std::unique_ptr<MemoryPlan> prepare_ideal(const ModelSpec& model,
+                                                        const EngineSettings& settings);
+
+}  // namespace kvfathom

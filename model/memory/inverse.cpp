@@ -1,0 +1,70 @@
+#include "model/memory/inverse.h"
+
+#include <algorithm>
+#include <array>
+
+namespace kvfathom {
+namespace {
+
+bool floor_fits(const MemoryPlan& plan,
+                std::span<const Capacity> capacities,
+                std::int64_t context_tokens) {
+  return std::ranges::all_of(capacities, [&](const Capacity& capacity) {
+    return plan.floor_bytes(capacity.device, context_tokens) <= capacity.bytes;
+  });
+}
+
+/// Largest N in [0, limit] whose floor fits: floors are monotone, so bisection is sound here.
+std::int64_t largest_floor(const MemoryPlan& plan,
+                           std::span<const Capacity> capacities,
+                           std::int64_t limit) {
+  std::int64_t low = 0;  // fits, or is 0
+  std::int64_t high = limit + 1;
+  while (high - low > 1) {
+    const std::int64_t middle = low + (high - low) / 2;
+    (floor_fits(plan, capacities, middle) ? low : high) = middle;
+  }
+  return low;
+}
+
+bool weights_fit(const MemoryPlan& plan, std::span<const Capacity> capacities) {
+  const MemoryLedger ledger = plan.evaluate(1).ledger;
+  return std::ranges::all_of(capacities, [&](const Capacity& capacity) {
+    std::int64_t weights_bytes = 0;
+    for (const LedgerLine& line : ledger.lines) {
+      if (line.device == capacity.device && line.kind == LedgerKind::weights) {
+        weights_bytes += line.high_bytes;
+      }
+    }
+    return weights_bytes <= capacity.bytes;
+  });
+}
+
+}  // namespace
+
+std::string_view name(LimitedBy limit) {
+  constexpr std::array<std::string_view, 3> kNames{"memory", "model", "weights"};
+  return kNames.at(static_cast<std::size_t>(limit));
+}
+
+bool fits(const MemoryLedger& ledger, std::span<const Capacity> capacities) {
+  return std::ranges::all_of(capacities, [&](const Capacity& capacity) {
+    return ledger.total(capacity.device).high_bytes <= capacity.bytes;
+  });
+}
+
+LongestContext longest_context(const MemoryPlan& plan,
+                               std::span<const Capacity> capacities,
+                               std::int64_t limit_tokens) {
+  std::int64_t tokens = largest_floor(plan, capacities, limit_tokens);
+  while (tokens > 0 && !fits(plan.evaluate(tokens).ledger, capacities)) {
+    tokens = plan.next_smaller(tokens);
+  }
+  LongestContext longest{tokens, tokens == limit_tokens ? LimitedBy::model : LimitedBy::memory};
+  if (tokens == 0 && !weights_fit(plan, capacities)) {
+    longest.limited_by = LimitedBy::weights;
+  }
+  return longest;
+}
+
+}  // namespace kvfathom
