@@ -104,6 +104,8 @@ void require_applicable(const ModelSpec& model, CacheScheme requested) {
                    own.empty() ? "its layers hold no cache" : "its layers hold " + own);
 }
 
-std::span<const SchemeInfo> all_schemes() { return kSchemes; }
+std::span<const SchemeInfo> all_schemes() {
+  return kSchemes;
+}
 
 }  // namespace kvfathom::cache

@@ -30,7 +30,9 @@ std::string names_of(std::span<const Row> rows) {
 
 }  // namespace
 
-std::span<const EngineInfo> engines() { return kEngines; }
+std::span<const EngineInfo> engines() {
+  return kEngines;
+}
 
 const EngineInfo& engine_named(std::string_view name) {
   const auto row = std::ranges::find(kEngines, name, &EngineInfo::name);

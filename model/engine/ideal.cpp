@@ -23,7 +23,7 @@ struct PricedGroup {
   std::int64_t n_layers = 0;
   std::int64_t k_bytes_per_token = 0;  ///< of all the group's layers
   std::int64_t v_bytes_per_token = 0;
-  std::int64_t token_cap = 0;          ///< 0: none
+  std::int64_t token_cap = 0;  ///< 0: none
   std::int64_t state_bytes_per_sequence = 0;
 };
 
@@ -124,9 +124,10 @@ std::unique_ptr<MemoryPlan> prepare_ideal(const ModelSpec& model, const EngineSe
     throw InputError(model.name, "no weight tensors are known", "give --weights");
   }
   if (settings.n_gpus > 1) {
-    throw InputError("--gpus",
-                     std::to_string(settings.n_gpus) + " devices are more than the ideal engine models",
-                     "use 0 or 1");
+    throw InputError(
+        "--gpus",
+        std::to_string(settings.n_gpus) + " devices are more than the ideal engine models",
+        "use 0 or 1");
   }
   cache::require_applicable(model, settings.scheme);
   return std::make_unique<IdealPlan>(model, settings);

@@ -28,11 +28,12 @@ constexpr std::array<std::pair<std::string_view, bool Behaviours::*>, 10> kSwitc
 Behaviours behaviours_without(const std::vector<std::string>& missing) {
   Behaviours behaviours;
   for (const std::string& id : missing) {
-    const auto known = std::ranges::find(
-        kSwitches, id, &std::pair<std::string_view, bool Behaviours::*>::first);
+    const auto known =
+        std::ranges::find(kSwitches, id, &std::pair<std::string_view, bool Behaviours::*>::first);
     if (known == kSwitches.end()) {
       throw Unsupported("data/engines/llama.cpp.json",
-                        "behaviour \"" + id + "\" has no rule in this program", "");
+                        "behaviour \"" + id + "\" has no rule in this program",
+                        "");
     }
     behaviours.*(known->second) = false;
   }

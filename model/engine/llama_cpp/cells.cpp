@@ -10,10 +10,14 @@ namespace {
 
 constexpr std::int64_t kCellPad = 256;
 
-std::int64_t padded(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
+std::int64_t padded(std::int64_t n, std::int64_t to) {
+  return (n + to - 1) / to * to;
+}
 
 /// What cells were padded to before PR 16812: FlashAttention kernels wanted whole tiles of 256.
-std::int64_t old_padding(const CellSettings& s) { return s.flash_attention ? kCellPad : 32; }
+std::int64_t old_padding(const CellSettings& s) {
+  return s.flash_attention ? kCellPad : 32;
+}
 
 /// Padding of the window cache alone: by PR 17046, by none between it and PR 16812, as all cells
 /// before.
@@ -57,9 +61,7 @@ Cells cells_of(std::int64_t total_context_tokens, const CellSettings& s) {
   return cells;
 }
 
-std::int64_t window_cells(const Cells& cells,
-                          const CellSettings& s,
-                          std::int64_t window_tokens) {
+std::int64_t window_cells(const Cells& cells, const CellSettings& s, std::int64_t window_tokens) {
   if (s.swa_full || !s.behaviours.window_cells) {
     return cells.n_ctx_seq;
   }

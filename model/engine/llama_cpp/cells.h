@@ -10,8 +10,8 @@ namespace kvfathom::llama_cpp {
 /// What the rounding depends on, besides the context.
 struct CellSettings {
   std::int64_t sequences = 1;
-  std::int64_t batch_tokens = 2048;   ///< n_batch as asked
-  std::int64_t ubatch_tokens = 512;   ///< n_ubatch as asked; 0: as the batch
+  std::int64_t batch_tokens = 2048;  ///< n_batch as asked
+  std::int64_t ubatch_tokens = 512;  ///< n_ubatch as asked; 0: as the batch
   bool kv_unified = false;
   bool swa_full = false;
   bool flash_attention = true;
@@ -22,8 +22,8 @@ struct CellSettings {
 struct Cells {
   std::int64_t n_ctx_seq = 0;  ///< cells of a stream of the full cache
   std::int64_t streams = 1;
-  std::int64_t n_batch = 0;    ///< clipped to the context as asked
-  std::int64_t n_ubatch = 0;   ///< clipped to the batch
+  std::int64_t n_batch = 0;   ///< clipped to the context as asked
+  std::int64_t n_ubatch = 0;  ///< clipped to the batch
 };
 
 /// Rounds a total context (llama.cpp's -c). InputError if it is less than one cell per sequence,
