@@ -17,12 +17,18 @@ struct Overloaded : F... {
 template <class... F>
 Overloaded(F...) -> Overloaded<F...>;
 
-Scheme attention_scheme(const Attention& a, CacheScheme requested) {
+std::vector<Scheme> attention_schemes(const Attention& a, CacheScheme requested) {
   const Full full{a.n_kv_heads, a.head_dim, a.v_head_dim};
+  std::vector<Scheme> schemes;
   if (a.window_tokens && requested != CacheScheme::full) {
-    return Window{full, *a.window_tokens};
+    schemes.emplace_back(Window{full, *a.window_tokens});
+  } else {
+    schemes.emplace_back(full);
   }
-  return full;
+  if (a.indexer) {
+    schemes.emplace_back(SparseIndex{a.indexer->head_dim});
+  }
+  return schemes;
 }
 
 std::vector<Scheme> latent_schemes(const LatentAttention& a, CacheScheme requested) {
@@ -67,18 +73,19 @@ static_assert(std::ranges::is_sorted(kSchemes, {}, &SchemeInfo::scheme), "rows f
 
 std::vector<Scheme> schemes_of(const Mixer& mixer, CacheScheme requested) {
   using Schemes = std::vector<Scheme>;
-  return std::visit(
-      Overloaded{
-          [&](const Attention& a) { return Schemes{attention_scheme(a, requested)}; },
-          [&](const LatentAttention& a) { return latent_schemes(a, requested); },
-          [&](const ParallelMixers& p) {
-            return Schemes{attention_scheme(p.attention, requested), state_of(p.mamba2)};
-          },
-          [](const SharedAttention& s) { return Schemes{CrossLayer{s.with_layer}}; },
-          [](const NoMixer&) { return Schemes{}; },
-          [](const auto& recurrent) { return Schemes{state_of(recurrent)}; },
-      },
-      mixer);
+  return std::visit(Overloaded{
+                        [&](const Attention& a) { return attention_schemes(a, requested); },
+                        [&](const LatentAttention& a) { return latent_schemes(a, requested); },
+                        [&](const ParallelMixers& p) {
+                          Schemes schemes = attention_schemes(p.attention, requested);
+                          schemes.emplace_back(state_of(p.mamba2));
+                          return schemes;
+                        },
+                        [](const SharedAttention& s) { return Schemes{CrossLayer{s.with_layer}}; },
+                        [](const NoMixer&) { return Schemes{}; },
+                        [](const auto& recurrent) { return Schemes{state_of(recurrent)}; },
+                    },
+                    mixer);
 }
 
 void require_applicable(const ModelSpec& model, CacheScheme requested) {

@@ -44,6 +44,16 @@ const EngineInfo& engine_named(std::string_view name) {
   return *row;
 }
 
+LedgerLine weights_line(Device device, std::int64_t bytes, const EngineSettings& settings) {
+  LedgerLine line = exact_line(device, LedgerKind::weights, bytes);
+  if (settings.weights_provenance != Provenance::exact) {
+    line.provenance = settings.weights_provenance;
+    line.low_bytes -= bytes / 100;
+    line.high_bytes += bytes / 100;
+  }
+  return line;
+}
+
 std::string_view name(CacheScheme scheme) {
   return cache::all_schemes()[static_cast<std::size_t>(scheme)].name;
 }

@@ -26,6 +26,12 @@ struct CacheGroup {
   std::int64_t state_bytes = 0;
 };
 
+/// The line for weights of `bytes`: exact for a file's own tensors; real files quantised by a
+/// recipe stay within 1 % of it (tests/data/quant), so that is the interval of any other.
+[[nodiscard]] LedgerLine weights_line(Device device,
+                                      std::int64_t bytes,
+                                      const EngineSettings& settings);
+
 /// What the cache takes, all devices together.
 struct CacheReport {
   std::int64_t k_bytes = 0;

@@ -33,9 +33,11 @@ class IdealPlan final : public MemoryPlan {
       : sequences_(settings.sequences),
         context_is_total_(settings.context_is_total),
         device_{settings.n_gpus == 0 ? Device::kHost : 0} {
+    std::int64_t weights_bytes = 0;
     for (const Tensor& tensor : model.tensors) {
-      weights_bytes_ += data_bytes(tensor);
+      weights_bytes += data_bytes(tensor);
     }
+    weights_ = weights_line(device_, weights_bytes, settings);
     for (const cache::LayerGroup& group : cache::layer_groups(model, settings.scheme)) {
       groups_.push_back(priced(group, settings));
     }
@@ -51,7 +53,7 @@ class IdealPlan final : public MemoryPlan {
       add_group(group, tokens, report.cache);
     }
     report.cache.prefill_peak_bytes = report.cache.bytes();
-    add_line(report.ledger, LedgerKind::weights, weights_bytes_);
+    report.ledger.lines.push_back(weights_);
     add_line(report.ledger, LedgerKind::cache, report.cache.k_bytes + report.cache.v_bytes);
     add_line(report.ledger, LedgerKind::state, report.cache.state_bytes);
     return report;
@@ -113,7 +115,7 @@ class IdealPlan final : public MemoryPlan {
   std::int64_t sequences_;
   bool context_is_total_;
   Device device_;
-  std::int64_t weights_bytes_ = 0;
+  LedgerLine weights_;
   std::vector<PricedGroup> groups_;
 };
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/dtype.h"
+#include "model/provenance.h"
 
 namespace kvfathom {
 
@@ -40,7 +41,10 @@ struct EngineSettings {
   FlashAttention flash_attention = FlashAttention::automatic;
   std::optional<bool> kv_unified;
   std::optional<bool> swa_full;
-  int n_gpus = 1;              ///< 0: everything on the host
+  int n_gpus = 1;  ///< 0: everything on the host
+  /// How sure the stored tensors are: `exact` for a file's own, `modelled` where a recipe made them
+  /// of a config; then the weights' line gets an interval.
+  Provenance weights_provenance = Provenance::exact;
   std::string engine_version;  ///< empty: newest known
   /// Behaviours (ids of data/engines/*.json) that engine_version does not have yet. Empty: today's.
   std::vector<std::string> missing_behaviours;
