@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <charconv>
-#include <numeric>
 #include <string>
 #include <utility>
 
 #include "model/weights/quantise_rules.h"
+#include "model/weights/tensor_name.h"
 
 namespace kvfathom {
 namespace {
@@ -127,17 +126,6 @@ int n_dims(const Tensor& t) {
     }
   }
   return 1;
-}
-
-/// The number behind "blk.", or -1: the order in which llama-quantize visits tensors, and the
-/// layer that mixtures of experts go by.
-std::int64_t block_of(std::string_view name) {
-  constexpr std::string_view kPrefix = "blk.";
-  std::int64_t block = -1;
-  if (name.starts_with(kPrefix)) {
-    std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), block);
-  }
-  return block;
 }
 
 /// Query heads per KV head of the first block, as a GGUF file states it: 0 where the file's

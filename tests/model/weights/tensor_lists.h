@@ -1,7 +1,6 @@
 // Tensor lists of real models for tests, from tests/data/quant/tensors.tsv.
 #pragma once
 
-#include <charconv>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -33,6 +32,14 @@ inline std::vector<std::vector<std::string>> rows_of(const std::string& file) {
   return rows;
 }
 
+inline Mamba2 mamba2_of(const std::vector<std::string>& row) {
+  Mamba2 mamba2;
+  mamba2.d_inner = std::stoll(row.at(8));
+  mamba2.d_state = std::stoll(row.at(9));
+  mamba2.n_heads = std::stoll(row.at(10));
+  return mamba2;
+}
+
 /// A spec with the facts that placement and quantisation depend on, and its tensors.
 inline ModelSpec model_of(const std::vector<std::string>& row) {
   ModelSpec model;
@@ -51,7 +58,13 @@ inline ModelSpec model_of(const std::vector<std::string>& row) {
     latent.n_heads = n_heads;
     layer.mixer = latent;
   } else if (row[4] == "mamba2") {
-    layer.mixer = Mamba2{};
+    layer.mixer = mamba2_of(row);
+  } else if (row[4] == "parallel") {
+    ParallelMixers both;
+    both.attention.n_heads = n_heads;
+    both.attention.n_kv_heads = n_kv_heads;
+    both.mamba2 = mamba2_of(row);
+    layer.mixer = both;
   } else {
     layer.mixer = GatedDeltaNet{};
   }

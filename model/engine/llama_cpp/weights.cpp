@@ -1,0 +1,189 @@
+#include "model/engine/llama_cpp/weights.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "model/weights/tensor_name.h"
+
+namespace kvfathom::llama_cpp {
+namespace {
+
+constexpr std::int64_t kHostAlignment = 32;    // TENSOR_ALIGNMENT
+constexpr std::int64_t kCudaAlignment = 128;   // alignment of CUDA buffers
+constexpr std::int64_t kCudaRowPadding = 512;  // MATRIX_ROW_PADDING: elements
+constexpr int kHost = -1;
+
+constexpr auto kInputTensors = std::to_array<std::string_view>({
+    "token_embd.weight",
+    "position_embd.weight",
+    "token_types.weight",
+    "per_layer_token_embd.weight",
+});
+
+// Stored once, used by every layer: each buffer that holds a layer gets a copy.
+constexpr auto kPerLayerFactors = std::to_array<std::string_view>({
+    "rope_freqs.weight",
+    "rope_factors_long.weight",
+    "rope_factors_short.weight",
+});
+
+// Outside the blocks, but placed with layer 0.
+constexpr auto kFirstLayerTensors = std::to_array<std::string_view>({
+    "token_embd_norm",
+    "per_layer_model_proj",
+    "per_layer_proj_norm",
+});
+
+std::int64_t pad(std::int64_t bytes, std::int64_t alignment) {
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
+std::int64_t host_bytes(const Tensor& t) {
+  return pad(data_bytes(t), kHostAlignment);
+}
+
+/// CUDA reads whole tiles of a quantised row: the last row gets room for a full one.
+std::int64_t cuda_bytes(const Tensor& t) {
+  const std::int64_t beyond = t.shape[0] % kCudaRowPadding;
+  const bool quantised = info(t.dtype).block_elements > 1;
+  const std::int64_t room =
+      quantised && beyond != 0 ? row_bytes(t.dtype, kCudaRowPadding - beyond) : 0;
+  return pad(data_bytes(t) + room, kCudaAlignment);
+}
+
+template <std::size_t N>
+bool any_prefix(std::string_view name, const std::array<std::string_view, N>& prefixes) {
+  return std::ranges::any_of(prefixes, [&](std::string_view p) { return name.starts_with(p); });
+}
+
+/// Whether CUDA's scan runs over the state of this mixer; ssm_a stays on the host otherwise.
+bool cuda_scans(const Mixer& mixer) {
+  const auto scans = [](const Mamba2& m) {
+    return (m.d_state == 128 || m.d_state == 256) && m.n_heads > 0 &&
+           m.d_inner / m.n_heads % 16 == 0;
+  };
+  if (const auto* mamba2 = std::get_if<Mamba2>(&mixer)) {
+    return scans(*mamba2);
+  }
+  if (const auto* both = std::get_if<ParallelMixers>(&mixer)) {
+    return scans(both->mamba2);
+  }
+  if (const auto* mamba = std::get_if<Mamba>(&mixer)) {
+    return mamba->d_state == 16 && mamba->d_inner % 128 == 0;
+  }
+  // the loader asks for a scan here too, with an empty state, and CUDA declines
+  return !std::holds_alternative<KimiDeltaAttention>(mixer);
+}
+
+/// Whether CUDA has the tensor's operation for its type and shape.
+bool cuda_holds(const ModelSpec& model, const Tensor& t, std::int64_t block) {
+  const std::string_view name = t.name;
+  if (t.dtype == DType::tq1_0 || t.dtype == DType::tq2_0) {
+    return false;
+  }
+  if (block != kNoBlock && name.ends_with(".ssm_a")) {
+    return cuda_scans(model.layers[static_cast<std::size_t>(block)].mixer);
+  }
+  const bool convolution =
+      name.ends_with(".ssm_conv1d.weight") || name.ends_with(".shortconv.conv.weight");
+  return !convolution || t.shape[1] % 128 == 0;
+}
+
+/// Whether the CPU keeps a matrix interleaved in a buffer of its own (AVX2; CPU_REPACK). Only a
+/// tied embedding cares: its copy as output head is then a second one.
+bool cpu_repacks(const Tensor& t) {
+  constexpr auto kTypes =
+      std::to_array<DType>({DType::q4_0, DType::q4_k, DType::iq4_nl, DType::mxfp4});
+  return std::ranges::find(kTypes, t.dtype) != kTypes.end() && t.shape[1] % 8 == 0;
+}
+
+/// The device of every layer; the last entry is the output head's.
+std::vector<int> devices_of(std::int64_t n_blocks, const LayerSplit& split) {
+  std::vector<int> devices(static_cast<std::size_t>(n_blocks) + 1, kHost);
+  const std::int64_t on_gpu = split.n_gpus > 0 ? std::min(split.gpu_layers, n_blocks + 1) : 0;
+  for (std::int64_t i = 0; i < on_gpu; ++i) {
+    devices[static_cast<std::size_t>(n_blocks + 1 - on_gpu + i)] =
+        static_cast<int>(i * split.n_gpus / on_gpu);
+  }
+  return devices;
+}
+
+class Placer {
+ public:
+  Placer(const ModelSpec& model, std::span<const Tensor> tensors, const LayerSplit& split)
+      : model_(model) {
+    std::int64_t n_blocks = n_layers(model);
+    for (const Tensor& t : tensors) {
+      n_blocks = std::max(n_blocks, block_of(t.name) + 1);
+    }
+    devices_ = devices_of(n_blocks, split);
+    placed_.gpu_bytes.assign(static_cast<std::size_t>(std::max(split.n_gpus, 0)), 0);
+  }
+
+  void place(const Tensor& t) {
+    const std::int64_t block = block_of(t.name);
+    if (block != kNoBlock) {
+      if (block < n_layers(model_)) {
+        add(t, devices_[static_cast<std::size_t>(block)], block);
+      }
+    } else if (any_prefix(t.name, kInputTensors)) {
+      add(t, kHost, block);
+    } else if (any_prefix(t.name, kPerLayerFactors)) {
+      std::vector<int> holders(devices_.begin(), devices_.begin() + n_layers(model_));
+      std::ranges::sort(holders);
+      const auto repeated = std::ranges::unique(holders);
+      std::for_each(holders.begin(), repeated.begin(), [&](int d) { add(t, d, block); });
+    } else {
+      add(t, any_prefix(t.name, kFirstLayerTensors) ? devices_.front() : devices_.back(), block);
+    }
+  }
+
+  /// The token embedding once more, as the output head.
+  void place_tied_output(const Tensor& embedding) {
+    if (devices_.back() != kHost || cpu_repacks(embedding)) {
+      add(embedding, devices_.back(), kNoBlock);
+    }
+  }
+
+  [[nodiscard]] const PlacedWeights& placed() const { return placed_; }
+
+ private:
+  void add(const Tensor& t, int device, std::int64_t block) {
+    if (device == kHost || !cuda_holds(model_, t, block)) {
+      placed_.host_bytes += host_bytes(t);
+    } else {
+      placed_.gpu_bytes[static_cast<std::size_t>(device)] += cuda_bytes(t);
+    }
+  }
+
+  const ModelSpec& model_;
+  std::vector<int> devices_;
+  PlacedWeights placed_;
+};
+
+}  // namespace
+
+PlacedWeights placed_weights(const ModelSpec& model,
+                             std::span<const Tensor> tensors,
+                             const LayerSplit& split) {
+  Placer placer(model, tensors, split);
+  const Tensor* embedding = nullptr;
+  bool output = false;
+  for (const Tensor& t : tensors) {
+    placer.place(t);
+    embedding = t.name == "token_embd.weight" ? &t : embedding;
+    output = output || t.name == "output.weight";
+  }
+  if (embedding != nullptr && !output) {
+    placer.place_tied_output(*embedding);
+  }
+  return placer.placed();
+}
+
+WeightBytes weight_bytes(const ModelSpec& model, std::span<const Tensor> tensors, bool on_gpu) {
+  const PlacedWeights placed = placed_weights(model, tensors, {.n_gpus = on_gpu ? 1 : 0});
+  return {on_gpu ? placed.gpu_bytes.front() : 0, placed.host_bytes};
+}
+
+}  // namespace kvfathom::llama_cpp
