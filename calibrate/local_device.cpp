@@ -63,15 +63,27 @@ std::optional<std::int64_t> keyed_number(const fs::path& path, std::string_view 
   return std::nullopt;
 }
 
+/// The text behind "key<tabs>: " on the first line that starts so.
+std::optional<std::string> text_of_key(const fs::path& path, std::string_view key) {
+  std::ifstream file(path);
+  std::string line;
+  while (std::getline(file, line)) {
+    const std::size_t colon = line.find(": ");
+    if (line.starts_with(key) && colon != std::string::npos) {
+      return line.substr(colon + 2);
+    }
+  }
+  return std::nullopt;
+}
+
 HardwareSpec measured_device(std::string vendor, std::string name, std::string source) {
   HardwareSpec spec;
   spec.vendor = std::move(vendor);
   spec.name = std::move(name);
   spec.id = "local";
-  spec.kind = spec.vendor == "cpu" ? "cpu" : "gpu";
+  spec.kind = "gpu";
   spec.memory_provenance = Provenance::measured;
-  spec.sources["memory_bytes"] = source;
-  spec.field_sources["memory_bytes"] = {Provenance::measured, std::move(source)};
+  spec.sources["memory_bytes"] = {Provenance::measured, std::move(source)};
   return spec;
 }
 
@@ -208,17 +220,16 @@ HardwareSpec local_host(const LocalSystem& system) {
   HostMemory memory{*total * kKiB, std::min(available, *total) * kKiB};
   apply_control_groups(memory, system.root);
 
-  std::string name = "CPU";
-  std::ifstream cpuinfo(system.root / "proc/cpuinfo");
-  std::string line;
-  while (std::getline(cpuinfo, line)) {
-    const std::size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) {
-      name = line.substr(colon + 2);
-      break;
-    }
-  }
-  HardwareSpec spec = measured_device("cpu", name, "/proc/meminfo and the control group's limit");
+  // Intel and AMD name themselves; other architectures leave both lines out.
+  const fs::path cpuinfo = system.root / "proc/cpuinfo";
+  const std::string vendor_id = text_of_key(cpuinfo, "vendor_id").value_or("");
+  const std::string vendor = vendor_id == "GenuineIntel"   ? "intel"
+                             : vendor_id == "AuthenticAMD" ? "amd"
+                                                           : "";
+  HardwareSpec spec = measured_device(vendor,
+                                      text_of_key(cpuinfo, "model name").value_or("CPU"),
+                                      "/proc/meminfo and the control group's limit");
+  spec.kind = "cpu";
   spec.memory_bytes = memory.total_bytes;
   spec.free_memory_bytes = memory.available_bytes;
   spec.unified_memory = true;

@@ -84,13 +84,12 @@ bool describe(const Nvml& nvml, unsigned index, const LocalSystem& system, Hardw
     spec.memory_bytes = host.memory_bytes;
     spec.free_memory_bytes = host.free_memory_bytes;
     spec.unified_memory = true;
-    source = host.sources.at("memory_bytes");
+    source = host.sources.at("memory_bytes").source;
   } else {
     return false;
   }
   spec.memory_provenance = Provenance::measured;
-  spec.sources["memory_bytes"] = source;
-  spec.field_sources["memory_bytes"] = {Provenance::measured, source};
+  spec.sources["memory_bytes"] = {Provenance::measured, source};
   return true;
 }
 

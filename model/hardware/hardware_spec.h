@@ -37,7 +37,7 @@ struct HardwareSpec {
   std::string name;  ///< "NVIDIA GeForce RTX 4090"
   std::string id;    ///< catalog id, "rtx-4090"
   std::vector<std::string> aliases;
-  std::string vendor;        ///< "nvidia", "amd", "apple", "intel", "google", "cpu"
+  std::string vendor;        ///< "nvidia", "amd", "apple", "intel", "google"; empty if unknown
   std::string architecture;  ///< "ada", "hopper", ...; empty if unknown
   std::string kind;          ///< "gpu", "apu" (graphics on the CPU's memory), "tpu", "cpu"
   std::string chip;          ///< "AD102"; empty if unknown
@@ -45,6 +45,8 @@ struct HardwareSpec {
 
   std::int64_t memory_bytes = 0;  ///< what the driver reports, else the nominal size
   std::optional<std::int64_t> free_memory_bytes;  ///< local discovery only
+  /// Where the system keeps part of the memory from the device by default (macOS); else absent.
+  std::optional<std::int64_t> usable_memory_bytes;
   Provenance memory_provenance = Provenance::datasheet;
   std::string memory_type;                           ///< "GDDR6X", "HBM3"; empty if unknown
   BytesPerSecond bandwidth;                          ///< peak of the data sheet; 0 if unknown
@@ -63,8 +65,8 @@ struct HardwareSpec {
   std::vector<HardwarePrice> cloud_prices;
   std::string notes;
 
-  std::map<std::string, std::string> sources;        ///< field of the file -> where it was found
-  std::map<std::string, FieldSource> field_sources;  ///< the same with its provenance
+  /// Field of the file ("memory_bytes", "peak_flops_per_s.int8") -> where its value was found.
+  std::map<std::string, FieldSource> sources;
 };
 
 }  // namespace kvfathom

@@ -24,7 +24,8 @@ class LocalDevice : public ::testing::Test {
     write("proc/meminfo",
           "MemTotal:       65536000 kB\nMemFree:         1000000 kB\n"
           "MemAvailable:   60000000 kB\nBuffers:              16 kB\n");
-    write("proc/cpuinfo", "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n");
+    write("proc/cpuinfo",
+          "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: Some CPU @ 3 GHz\n");
     system_.nvml_library = (root_ / "no-such-library.so").string();
     system_.root = root_;
   }
@@ -57,7 +58,8 @@ class LocalDevice : public ::testing::Test {
 TEST_F(LocalDevice, NothingButTheHost) {
   const std::vector<HardwareSpec> devices = local_devices(system_);
   ASSERT_EQ(devices.size(), 1U);
-  EXPECT_EQ(devices[0].vendor, "cpu");
+  EXPECT_EQ(devices[0].kind, "cpu");
+  EXPECT_EQ(devices[0].vendor, "amd");
   EXPECT_EQ(devices[0].name, "Some CPU @ 3 GHz");
   EXPECT_EQ(devices[0].memory_bytes, 65536000LL * 1024);
   EXPECT_EQ(devices[0].free_memory_bytes, 60000000LL * 1024);
