@@ -51,6 +51,22 @@ TEST(LlamaCppWeights, EveryPlaceOfTheLedgerToTheByte) {
   EXPECT_EQ(checked, 39);
 }
 
+TEST(LlamaCppWeights, CpuBuffersOfFilesOfOneType) {
+  const auto all = models();
+  int checked = 0;
+  for (const std::vector<std::string>& row : rows_of("llama_cpp/weights_cpu.tsv")) {
+    const ModelSpec& model = all.at(row[0]);
+    std::vector<Tensor> tensors = model.tensors;
+    for (Tensor& t : tensors) {
+      t.dtype = t.dtype == DType::f16 ? dtype_named(row[1]).value() : t.dtype;
+    }
+    EXPECT_EQ(weight_bytes(model, tensors, false).host_bytes, std::stoll(row[2]))
+        << row[0] << " " << row[1];
+    ++checked;
+  }
+  EXPECT_EQ(checked, 11);
+}
+
 TEST(LlamaCppWeights, MultiTokenPredictionBlocksAreSkipped) {
   const auto all = models();
   const ModelSpec& with = all.at("glm-4.7-flash-mtp");
