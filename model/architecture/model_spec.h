@@ -245,7 +245,7 @@ struct ModelSpec {
   std::string architecture;
   std::int64_t hidden_size = 0;
   std::int64_t vocab_size = 0;
-  std::int64_t trained_context_tokens = 0;
+  std::int64_t trained_context_tokens = 0;  ///< 0: the source does not say
   bool tied_embeddings = false;
   NormKind norm = NormKind::rms;
   bool embedding_norm = false;                ///< a norm right behind the token embedding
@@ -262,7 +262,10 @@ struct ModelSpec {
   double logit_scale = 1.0;        ///< factor on the logits (Granite, Command-R)
   std::vector<LayerSpec> layers;
   std::vector<ExtraPart> extras;
-  std::optional<DType> weight_dtype = std::nullopt;  ///< a config's own dtype (torch_dtype)
+  std::optional<DType> weight_dtype =
+      std::nullopt;  ///< a config's own dtype (torch_dtype), or that of its quantised matrices
+  /// The type of the experts' matrices where a checkpoint stores them apart (gpt-oss: mxfp4).
+  std::optional<DType> expert_dtype = std::nullopt;
   std::vector<Tensor> tensors;  ///< every stored tensor, where the source holds tensors
   friend bool operator==(const ModelSpec&, const ModelSpec&) = default;
 };

@@ -44,14 +44,14 @@ void add_experts(Inventory& out, const MixtureOfExperts& moe) {
   const int64_t ff = moe.intermediate_size;
   const int64_t n = moe.n_experts;
   if (moe.gated && out.style.fused_expert_gate_up) {
-    out.stack("ffn_gate_up_exps.weight", width, 2 * ff, n);
+    out.experts("ffn_gate_up_exps.weight", width, 2 * ff, n);
   } else {
     if (moe.gated) {
-      out.stack("ffn_gate_exps.weight", width, ff, n);
+      out.experts("ffn_gate_exps.weight", width, ff, n);
     }
-    out.stack("ffn_up_exps.weight", width, ff, n);
+    out.experts("ffn_up_exps.weight", width, ff, n);
   }
-  out.stack("ffn_down_exps.weight", ff, width, n);
+  out.experts("ffn_down_exps.weight", ff, width, n);
   if (moe.bias) {
     if (moe.gated) {
       out.f32("ffn_gate_exps.bias", ff, n);
@@ -174,7 +174,7 @@ int64_t rotary_pairs(const Inventory& out) {
 void add_embeddings(Inventory& out) {
   const ModelSpec& model = out.model;
   const int64_t hidden = model.hidden_size;
-  out.matrix("token_embd.weight", hidden, model.vocab_size);
+  out.vocabulary("token_embd.weight", hidden, model.vocab_size);
   if (model.embedding_norm) {
     out.norm("token_embd_norm.weight", hidden);
   }
@@ -183,7 +183,7 @@ void add_embeddings(Inventory& out) {
   }
   if (model.per_layer_embedding_size > 0) {
     const int64_t width = model.per_layer_embedding_size * n_layers(model);
-    out.matrix("per_layer_token_embd.weight", width, model.vocab_size);
+    out.vocabulary("per_layer_token_embd.weight", width, model.vocab_size);
     out.matrix("per_layer_model_proj.weight", hidden, width);
     out.f32("per_layer_proj_norm.weight", model.per_layer_embedding_size);
   }
@@ -208,7 +208,7 @@ void add_output(Inventory& out) {
     out.f32("output_res_score.weight", model.hidden_size);
   }
   if (!model.tied_embeddings) {
-    out.matrix("output.weight", model.hidden_size, model.vocab_size);
+    out.vocabulary("output.weight", model.hidden_size, model.vocab_size);
   }
   if (model.output_bias) {
     out.f32("output.bias", model.vocab_size);

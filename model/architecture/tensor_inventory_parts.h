@@ -17,7 +17,15 @@ namespace kvfathom {
 class Inventory {
  public:
   Inventory(const ModelSpec& spec, const StorageStyle& stored)
-      : model(spec), style(stored), matrix_dtype_(spec.weight_dtype.value_or(DType::bf16)) {
+      : model(spec),
+        style(stored),
+        matrix_dtype_(spec.weight_dtype.value_or(DType::bf16)),
+        expert_dtype_(spec.expert_dtype.value_or(matrix_dtype_)),
+        // Quantised checkpoints leave the embedding and the head alone.
+        embedding_dtype_(info(matrix_dtype_).block_bytes > 1 &&
+                                 info(matrix_dtype_).block_elements == 1
+                             ? matrix_dtype_
+                             : DType::bf16) {
     tensors_.reserve(16 + 20 * spec.layers.size());
   }
 
@@ -31,6 +39,14 @@ class Inventory {
   /// n matrices, stacked.
   void stack(std::string_view name, std::int64_t n_in, std::int64_t n_out, std::int64_t n) {
     add(name, {n_in, n_out, n, 1}, matrix_dtype_);
+  }
+  /// n matrices, one per expert.
+  void experts(std::string_view name, std::int64_t n_in, std::int64_t n_out, std::int64_t n) {
+    add(name, {n_in, n_out, n, 1}, expert_dtype_);
+  }
+  /// A table with one row per token of the vocabulary.
+  void vocabulary(std::string_view name, std::int64_t width, std::int64_t n_rows) {
+    add(name, {width, n_rows, 1, 1}, embedding_dtype_);
   }
   void f32(std::string_view name, std::int64_t n0, std::int64_t n1 = 1, std::int64_t n2 = 1) {
     add(name, {n0, n1, n2, 1}, DType::f32);
@@ -58,6 +74,8 @@ class Inventory {
   }
 
   DType matrix_dtype_;
+  DType expert_dtype_;
+  DType embedding_dtype_;
   std::string prefix_;
   std::vector<Tensor> tensors_;
 };
