@@ -132,15 +132,15 @@ std::int64_t parse_size(std::string_view text, std::string_view where) {
 }
 
 BytesPerSecond parse_bandwidth(std::string_view text, std::string_view where) {
-  std::string_view rest = trimmed(text);
+  std::string_view number = trimmed(text);
   // "/s" only: "ps" would read "Gbps", which is bits everywhere else, as bytes.
   const bool per_second =
-      rest.size() > 2 && lower(rest.back()) == 's' && rest[rest.size() - 2] == '/';
+      number.size() > 2 && lower(number.back()) == 's' && number[number.size() - 2] == '/';
   if (!per_second) {
     refuse(where, text, "is no bandwidth", kBandwidthHelp);
   }
-  rest.remove_suffix(2);
-  return BytesPerSecond(static_cast<double>(parse(rest, where, text, kBandwidthHelp)));
+  number.remove_suffix(2);
+  return BytesPerSecond(static_cast<double>(parse(number, where, text, kBandwidthHelp)));
 }
 
 std::string human_size(std::int64_t bytes) {
