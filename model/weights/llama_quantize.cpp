@@ -13,41 +13,41 @@ namespace kvfathom {
 namespace {
 
 constexpr auto kFileTypes = std::to_array<FileTypeInfo>({
-    {FileType::f32, "f32", DType::f32, false},
-    {FileType::f16, "f16", DType::f16, false},
-    {FileType::bf16, "bf16", DType::bf16, false},
-    {FileType::q1_0, "q1_0", DType::q1_0, false},
-    {FileType::q2_0, "q2_0", DType::q2_0, false},
-    {FileType::q4_0, "q4_0", DType::q4_0, false},
-    {FileType::q4_1, "q4_1", DType::q4_1, false},
-    {FileType::q5_0, "q5_0", DType::q5_0, false},
-    {FileType::q5_1, "q5_1", DType::q5_1, false},
-    {FileType::q8_0, "q8_0", DType::q8_0, false},
-    {FileType::mxfp4_moe, "mxfp4_moe", DType::mxfp4, false},
-    {FileType::q2_k, "q2_k", DType::q2_k, false},
-    {FileType::q2_k_s, "q2_k_s", DType::q2_k, true},
-    {FileType::q3_k_s, "q3_k_s", DType::q3_k, false},
-    {FileType::q3_k_m, "q3_k_m", DType::q3_k, false},
-    {FileType::q3_k_l, "q3_k_l", DType::q3_k, false},
-    {FileType::q4_k_s, "q4_k_s", DType::q4_k, false},
-    {FileType::q4_k_m, "q4_k_m", DType::q4_k, false},
-    {FileType::q5_k_s, "q5_k_s", DType::q5_k, false},
-    {FileType::q5_k_m, "q5_k_m", DType::q5_k, false},
-    {FileType::q6_k, "q6_k", DType::q6_k, false},
-    {FileType::iq1_s, "iq1_s", DType::iq1_s, true},
-    {FileType::iq1_m, "iq1_m", DType::iq1_m, true},
-    {FileType::iq2_xxs, "iq2_xxs", DType::iq2_xxs, true},
-    {FileType::iq2_xs, "iq2_xs", DType::iq2_xs, true},
-    {FileType::iq2_s, "iq2_s", DType::iq2_xs, true},
-    {FileType::iq2_m, "iq2_m", DType::iq2_s, true},
-    {FileType::iq3_xxs, "iq3_xxs", DType::iq3_xxs, true},
-    {FileType::iq3_xs, "iq3_xs", DType::iq3_s, true},
-    {FileType::iq3_s, "iq3_s", DType::iq3_s, false},
-    {FileType::iq3_m, "iq3_m", DType::iq3_s, false},
-    {FileType::iq4_nl, "iq4_nl", DType::iq4_nl, false},
-    {FileType::iq4_xs, "iq4_xs", DType::iq4_xs, false},
-    {FileType::tq1_0, "tq1_0", DType::tq1_0, false},
-    {FileType::tq2_0, "tq2_0", DType::tq2_0, false},
+    {FileType::f32, "f32", 0, DType::f32, false},
+    {FileType::f16, "f16", 1, DType::f16, false},
+    {FileType::bf16, "bf16", 32, DType::bf16, false},
+    {FileType::q1_0, "q1_0", 40, DType::q1_0, false},
+    {FileType::q2_0, "q2_0", 41, DType::q2_0, false},
+    {FileType::q4_0, "q4_0", 2, DType::q4_0, false},
+    {FileType::q4_1, "q4_1", 3, DType::q4_1, false},
+    {FileType::q5_0, "q5_0", 8, DType::q5_0, false},
+    {FileType::q5_1, "q5_1", 9, DType::q5_1, false},
+    {FileType::q8_0, "q8_0", 7, DType::q8_0, false},
+    {FileType::mxfp4_moe, "mxfp4_moe", 38, DType::mxfp4, false},
+    {FileType::q2_k, "q2_k", 10, DType::q2_k, false},
+    {FileType::q2_k_s, "q2_k_s", 21, DType::q2_k, true},
+    {FileType::q3_k_s, "q3_k_s", 11, DType::q3_k, false},
+    {FileType::q3_k_m, "q3_k_m", 12, DType::q3_k, false},
+    {FileType::q3_k_l, "q3_k_l", 13, DType::q3_k, false},
+    {FileType::q4_k_s, "q4_k_s", 14, DType::q4_k, false},
+    {FileType::q4_k_m, "q4_k_m", 15, DType::q4_k, false},
+    {FileType::q5_k_s, "q5_k_s", 16, DType::q5_k, false},
+    {FileType::q5_k_m, "q5_k_m", 17, DType::q5_k, false},
+    {FileType::q6_k, "q6_k", 18, DType::q6_k, false},
+    {FileType::iq1_s, "iq1_s", 24, DType::iq1_s, true},
+    {FileType::iq1_m, "iq1_m", 31, DType::iq1_m, true},
+    {FileType::iq2_xxs, "iq2_xxs", 19, DType::iq2_xxs, true},
+    {FileType::iq2_xs, "iq2_xs", 20, DType::iq2_xs, true},
+    {FileType::iq2_s, "iq2_s", 28, DType::iq2_xs, true},
+    {FileType::iq2_m, "iq2_m", 29, DType::iq2_s, true},
+    {FileType::iq3_xxs, "iq3_xxs", 23, DType::iq3_xxs, true},
+    {FileType::iq3_xs, "iq3_xs", 22, DType::iq3_s, true},
+    {FileType::iq3_s, "iq3_s", 26, DType::iq3_s, false},
+    {FileType::iq3_m, "iq3_m", 27, DType::iq3_s, false},
+    {FileType::iq4_nl, "iq4_nl", 25, DType::iq4_nl, false},
+    {FileType::iq4_xs, "iq4_xs", 30, DType::iq4_xs, false},
+    {FileType::tq1_0, "tq1_0", 36, DType::tq1_0, false},
+    {FileType::tq2_0, "tq2_0", 37, DType::tq2_0, false},
 });
 
 static_assert(std::ranges::is_sorted(kFileTypes, {}, &FileTypeInfo::file_type), "enum order");
@@ -203,6 +203,54 @@ QuantiseFacts facts_of(const ModelSpec& model,
   return facts;
 }
 
+/// The type of a tensor that llama-quantize leaves alone, as the converter wrote it: GGUF has no
+/// fp8.
+DType converted_dtype(const Tensor& t) {
+  const bool half = t.dtype == DType::f16 || t.dtype == DType::bf16;
+  const bool fp8 = t.dtype == DType::f8_e4m3 || t.dtype == DType::f8_e5m2;
+  if (half || fp8) {
+    return is_converted_to_f32(t) ? DType::f32 : half ? t.dtype : DType::bf16;
+  }
+  return t.dtype;
+}
+
+/// Lower case, with llama-quantize's aliases and the names that llama.cpp's loader prints ("Q4_K -
+/// Medium", "IQ4_XS - 4.25 bpw") replaced by the file type's own.
+std::string canonical(std::string_view name) {
+  std::string text(name);
+  std::ranges::transform(
+      text, text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  struct Alias {
+    std::string_view spelt;
+    std::string_view name;
+  };
+  static constexpr auto kAliases = std::to_array<Alias>({
+      {"q3_k", "q3_k_m"},
+      {"q4_k", "q4_k_m"},
+      {"q5_k", "q5_k_m"},
+      {"all f32", "f32"},
+      {"mxfp4 moe", "mxfp4_moe"},
+      {"q2_k - medium", "q2_k"},
+      {"q2_k - small", "q2_k_s"},
+      {"q3_k - small", "q3_k_s"},
+      {"q3_k - medium", "q3_k_m"},
+      {"q3_k - large", "q3_k_l"},
+      {"q4_k - small", "q4_k_s"},
+      {"q4_k - medium", "q4_k_m"},
+      {"q5_k - small", "q5_k_s"},
+      {"q5_k - medium", "q5_k_m"},
+      {"iq3_s mix - 3.66 bpw", "iq3_m"},
+  });
+  if (const auto alias = std::ranges::find(kAliases, text, &Alias::spelt);
+      alias != kAliases.end()) {
+    return std::string(alias->name);
+  }
+  if (text.find(" bpw") != std::string::npos) {
+    text.resize(std::min(text.size(), text.find(" - ")));
+  }
+  return text;
+}
+
 }  // namespace
 
 std::span<const FileTypeInfo> file_types() {
@@ -210,13 +258,13 @@ std::span<const FileTypeInfo> file_types() {
 }
 
 std::optional<FileType> file_type_named(std::string_view name) {
-  std::string lower(name);
-  std::ranges::transform(
-      lower, lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  if (lower == "q3_k" || lower == "q4_k" || lower == "q5_k") {
-    lower += "_m";
-  }
-  const auto row = std::ranges::find(kFileTypes, lower, &FileTypeInfo::name);
+  const std::string wanted = canonical(name);
+  const auto row = std::ranges::find(kFileTypes, wanted, &FileTypeInfo::name);
+  return row == kFileTypes.end() ? std::nullopt : std::optional(row->file_type);
+}
+
+std::optional<FileType> file_type_of_id(std::uint32_t id) {
+  const auto row = std::ranges::find(kFileTypes, id, &FileTypeInfo::id);
   return row == kFileTypes.end() ? std::nullopt : std::optional(row->file_type);
 }
 
@@ -257,8 +305,7 @@ std::vector<Tensor> llama_quantised(const ModelSpec& model,
     Tensor& t = tensors[index];
     const bool floating = info(t.dtype).block_elements == 1;
     if (!is_quantisable(t)) {
-      const bool half = t.dtype == DType::f16 || t.dtype == DType::bf16;
-      t.dtype = half && is_converted_to_f32(t) ? DType::f32 : t.dtype;
+      t.dtype = converted_dtype(t);
       continue;
     }
     const DType chosen = mixture

@@ -56,14 +56,19 @@ enum class FileType : std::uint8_t {
 struct FileTypeInfo {
   FileType file_type;
   std::string_view name;
+  std::uint32_t id;    ///< general.file_type of a GGUF file
   DType dtype;         ///< what a matrix gets that no rule singles out
   bool needs_imatrix;  ///< llama-quantize refuses to write it without an importance matrix
 };
 
 [[nodiscard]] std::span<const FileTypeInfo> file_types();
 
-/// By name in any case; q3_k, q4_k and q5_k mean the medium mixes.
+/// By name in any case; q3_k, q4_k and q5_k mean the medium mixes. What llama.cpp's loader prints
+/// ("Q4_K - Medium") is understood too.
 [[nodiscard]] std::optional<FileType> file_type_named(std::string_view name);
+/// By the id that a GGUF file's general.file_type holds; most publishers' own mixes carry the
+/// nearest one, so it names a file's recipe only where the tensors agree.
+[[nodiscard]] std::optional<FileType> file_type_of_id(std::uint32_t id);
 
 /// Whether llama-quantize touches the tensor at all: 2-D or 3-D, a ".weight", and none of the
 /// norms, routers, convolutions, position tables and other small tensors that it leaves alone.

@@ -109,6 +109,9 @@ TEST(Recipe, ConverterKeepsSmallTensorsInF32) {
   // these llama-quantize leaves as the converter wrote them
   EXPECT_EQ(stored(matrix("blk.0.laurel_l.weight", 2048, 64)), DType::bf16);
   EXPECT_EQ(stored(matrix("per_layer_model_proj.weight", 2048, 7680)), DType::bf16);
+  Tensor fp8 = matrix("blk.0.laurel_l.weight", 2048, 64);
+  fp8.dtype = DType::f8_e4m3;
+  EXPECT_EQ(stored(fp8), DType::bf16);  // GGUF has no fp8
   // and these it quantises
   EXPECT_EQ(stored(matrix("blk.0.inp_gate.weight", 2048, 256)), DType::q8_0);
   EXPECT_EQ(stored(matrix("blk.0.attn_q.weight", 2048, 2048)), DType::q8_0);
@@ -125,6 +128,21 @@ TEST(Recipe, NamesInAnyCaseAndAliases) {
   EXPECT_EQ(parse_recipe("fp8").provenance, Provenance::modelled);
   for (const std::string_view each : recipe_names()) {
     EXPECT_NO_THROW((void)parse_recipe(each)) << each;
+  }
+}
+
+TEST(Recipe, FileTypesAsLoadersPrintAndFilesHoldThem) {
+  EXPECT_EQ(file_type_named("Q4_K - Medium"), FileType::q4_k_m);
+  EXPECT_EQ(file_type_named("IQ3_S mix - 3.66 bpw"), FileType::iq3_m);
+  EXPECT_EQ(file_type_named("IQ3_XXS - 3.0625 bpw"), FileType::iq3_xxs);
+  EXPECT_EQ(file_type_named("TQ2_0 - 2.06 bpw ternary"), FileType::tq2_0);
+  EXPECT_EQ(file_type_named("IQ4_KSS - 4.0 bpw"), std::nullopt);  // the ik_llama.cpp fork's
+  EXPECT_EQ(file_type_of_id(15), FileType::q4_k_m);
+  EXPECT_EQ(file_type_of_id(38), FileType::mxfp4_moe);
+  EXPECT_EQ(file_type_of_id(33), std::nullopt);  // Q4_0_4_4, removed
+  for (const FileTypeInfo& row : file_types()) {
+    EXPECT_EQ(file_type_of_id(row.id), row.file_type);
+    EXPECT_EQ(file_type_named(row.name), row.file_type);
   }
 }
 
