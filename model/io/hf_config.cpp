@@ -5,10 +5,10 @@
 #include <filesystem>
 #include <optional>
 
-#include "model/architecture/tensor_inventory.h"
 #include "model/io/file.h"
 #include "model/io/hf/translate.h"
 #include "model/io/json_reader.h"
+#include "model/io/spec_check.h"
 
 namespace kvfathom {
 namespace {
@@ -99,22 +99,6 @@ void read_dtypes(const Reader& config, ModelSpec& model) {
   }
 }
 
-/// Each field is bounded, but together they may still describe nonsense.
-void check_size(const ModelSpec& model) {
-  constexpr double kMostParameters = 1e15;
-  double total = 0.0;
-  for (const Tensor& tensor : tensor_inventory(model)) {
-    double n = 1.0;
-    for (const std::int64_t axis : tensor.shape) {
-      n *= static_cast<double>(axis);
-    }
-    total += n;
-  }
-  if (!(total < kMostParameters)) {
-    throw InputError(model.source, "describes more than 1e15 parameters", "fewer");
-  }
-}
-
 }  // namespace
 
 std::vector<std::string_view> hf_model_types() {
@@ -147,7 +131,7 @@ ModelSpec read_hf_config_text(std::string_view json, const std::string& source) 
   model.architecture = family->architecture;
   family->translate(config, model);
   read_dtypes(config, model);
-  check_size(model);
+  check_spec(model, source);
   return model;
 }
 

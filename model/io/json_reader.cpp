@@ -260,7 +260,7 @@ Reader Reader::object(const char* key) const {
   return {value, file_, find(key).second->path + key + "."};
 }
 
-void Reader::refuse_unknown(std::initializer_list<std::string_view> known) const {
+void Reader::refuse_unknown(std::span<const std::string_view> known) const {
   for (const auto& [key, value] : scopes_.front().object->items()) {
     if (std::find(known.begin(), known.end(), key) == known.end()) {
       std::string names;

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -72,7 +74,7 @@ class Reader {
   /// The value as it stands in the file, cut if long; "missing" if it is not there.
   [[nodiscard]] std::string shown(const char* key) const;
   /// Refuses every field that is not in `known` (for documents of our own).
-  void refuse_unknown(std::initializer_list<std::string_view> known) const;
+  void refuse_unknown(std::span<const std::string_view> known) const;
 
  private:
   struct Scope {
