@@ -188,6 +188,10 @@ struct DenseFeedForward {
   friend bool operator==(const DenseFeedForward&, const DenseFeedForward&) = default;
 };
 
+/// How a router turns its scores into expert weights: softmax over all experts, a sigmoid each
+/// (DeepSeek-V3), or softmax over the chosen ones only (gpt-oss).
+enum class ExpertGating : std::uint8_t { softmax, sigmoid, softmax_over_chosen };
+
 /// Mixture of experts; every expert is a feed-forward of intermediate_size.
 struct MixtureOfExperts {
   static constexpr const char* kind = "moe";
@@ -203,6 +207,11 @@ struct MixtureOfExperts {
   std::int64_t latent_size =
       0;  ///< experts work on a projection this wide (Nemotron-3 Super); 0: none
   std::int64_t dense_intermediate_size = 0;  ///< a dense feed-forward beside it (Gemma-4); 0: none
+  ExpertGating gating = ExpertGating::softmax;
+  bool normalise_weights = false;    ///< the chosen experts' weights are made to sum to one
+  double weights_scale = 1.0;        ///< factor on the experts' weights; 1 or 0: none
+  std::int64_t n_expert_groups = 1;  ///< experts are chosen within the best groups; 1: no groups
+  std::int64_t n_expert_groups_used = 1;
   friend bool operator==(const MixtureOfExperts&, const MixtureOfExperts&) = default;
 };
 

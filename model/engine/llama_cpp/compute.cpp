@@ -1,0 +1,115 @@
+#include "model/engine/llama_cpp/compute.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/engine/llama_cpp/graph/arch/arch.h"
+#include "model/engine/llama_cpp/graph/builder.h"
+#include "model/engine/llama_cpp/graph/lifetime.h"
+#include "model/engine/llama_cpp/graph/pass_program.h"
+#include "model/engine/llama_cpp/graph/schedule.h"
+#include "model/error.h"
+
+namespace kvfathom::llama_cpp {
+
+namespace {
+
+constexpr std::int64_t kDeviceAlignment = 128;
+constexpr std::int64_t kHostAlignment = 32;  // TENSOR_ALIGNMENT
+
+Machine machine_of(const GraphSettings& settings) {
+  return {settings.backend == Backend::cuda};
+}
+
+/// The graph of one pass over `n_tokens`.
+Builder build(const ModelSpec& model, const GraphSettings& settings, std::int64_t n_tokens) {
+  Builder builder(model, settings, n_tokens);
+  graph_builder(model.architecture)(builder);
+  return builder;
+}
+
+}  // namespace
+
+namespace detail {
+
+struct CompiledPass {
+  Machine machine;
+  std::vector<Event> events;
+  std::array<PassProgram, 2> programs;  ///< by backend
+};
+
+}  // namespace detail
+
+std::int64_t reserved_tokens(const GraphSettings& settings) {
+  const std::int64_t n_ctx =
+      settings.kv_unified ? settings.n_ctx_seq : settings.n_ctx_seq * settings.n_seq_max;
+  const std::int64_t tokens = std::min(n_ctx, settings.n_ubatch);
+  return (tokens + settings.n_seq_max - 1) / settings.n_seq_max * settings.n_seq_max;
+}
+
+ComputePlan::ComputePlan(const ModelSpec& model, const GraphSettings& settings)
+    : pass_(std::make_unique<detail::CompiledPass>()) {
+  pass_->machine = machine_of(settings);
+  GraphSettings s = settings;
+  // rows of logits are clipped before the tokens are rounded up to whole sequences
+  const std::int64_t n_ctx = s.kv_unified ? s.n_ctx_seq : s.n_ctx_seq * s.n_seq_max;
+  s.n_outputs = std::min({n_ctx, s.n_ubatch, s.n_outputs == 0 ? s.n_batch : s.n_outputs});
+  Builder builder = build(model, s, reserved_tokens(s));
+  const Schedule order = schedule(builder.graph, pass_->machine);
+  pass_->events = lifetimes(builder.graph, order, pass_->machine);
+  for (std::size_t b = 0; b < pass_->machine.n_backends(); ++b) {
+    const auto backend = static_cast<BackendId>(b);
+    pass_->programs.at(b) =
+        PassProgram(pass_->events,
+                    backend,
+                    backend == pass_->machine.host() ? kHostAlignment : kDeviceAlignment);
+  }
+}
+
+ComputePlan::ComputePlan(ComputePlan&&) noexcept = default;
+ComputePlan& ComputePlan::operator=(ComputePlan&&) noexcept = default;
+ComputePlan::~ComputePlan() = default;
+
+ComputeBytes ComputePlan::bytes(const CacheCells& cells) const {
+  const auto host = static_cast<std::size_t>(pass_->machine.host());
+  ComputeBytes result;
+  result.host_bytes = pass_->programs.at(host).bytes(cells);
+  if (pass_->machine.has_device) {
+    result.device_bytes = pass_->programs[0].bytes(cells);
+  }
+  return result;
+}
+
+ComputeBytes ComputePlan::bytes_by_full_replay(const CacheCells& cells) const {
+  const auto host = pass_->machine.host();
+  ComputeBytes result;
+  result.host_bytes = replay(pass_->events, host, kHostAlignment, cells);
+  if (pass_->machine.has_device) {
+    result.device_bytes = replay(pass_->events, 0, kDeviceAlignment, cells);
+  }
+  return result;
+}
+
+bool resolve_flash_attention(const ModelSpec& model, const GraphSettings& settings) {
+  if (settings.backend == Backend::cpu) {
+    return true;
+  }
+  GraphSettings probe = settings;
+  probe.flash_attention = true;
+  probe.v_transposed = false;
+  probe.n_outputs = settings.n_seq_max;
+  const Builder builder = build(model, probe, settings.n_seq_max);
+  const TensorGraph& graph = builder.graph;
+  return std::all_of(graph.nodes().begin(), graph.nodes().end(), [&](TensorId t) {
+    return graph[t].op != Op::flash_attention || cuda_supports(graph, t);
+  });
+}
+
+std::int64_t output_bytes(const ModelSpec& model, std::int64_t n_seq_max) {
+  return model.vocab_size * n_seq_max * info(DType::f32).block_bytes;
+}
+
+}  // namespace kvfathom::llama_cpp

@@ -1,0 +1,54 @@
+#include "model/engine/llama_cpp/graph/arch/arch.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "model/error.h"
+
+namespace kvfathom::llama_cpp {
+
+namespace {
+
+using Family = std::span<const ArchitectureRow> (*)();
+constexpr std::array<Family, 5> kFamilies{
+    llama_family, qwen_family, gemma_family, deepseek_family, gpt_oss_family};
+
+}  // namespace
+
+BuildGraph graph_builder(std::string_view architecture) {
+  for (const Family family : kFamilies) {
+    for (const ArchitectureRow& row : family()) {
+      if (row.name == architecture) {
+        return row.build;
+      }
+    }
+  }
+  throw Unsupported("model architecture",
+                    "no llama.cpp compute graph for \"" + std::string(architecture) + "\"",
+                    "an architecture with a graph builder");
+}
+
+const Attention& attention_of(const Builder& b, std::size_t layer) {
+  if (const auto* a = std::get_if<Attention>(&b.model.layers.at(layer).mixer)) {
+    return *a;
+  }
+  throw Unsupported("layer " + std::to_string(layer),
+                    "a mixer that architecture \"" + b.model.architecture + "\" does not have",
+                    "attention");
+}
+
+MoeOptions moe_options(const MixtureOfExperts& moe) {
+  MoeOptions options;
+  options.gating = moe.gating;
+  options.normalise_weights = moe.normalise_weights;
+  options.scale_weights = moe.weights_scale != 0.0 && moe.weights_scale != 1.0;
+  options.selection_bias = moe.router_bias;
+  options.expert_bias = moe.bias;
+  options.gated = moe.gated;
+  options.n_groups = moe.n_expert_groups;
+  options.n_groups_used = moe.n_expert_groups_used;
+  return options;
+}
+
+}  // namespace kvfathom::llama_cpp

@@ -1,0 +1,137 @@
+#include "model/engine/llama_cpp/graph/builder.h"
+
+#include <algorithm>
+
+namespace kvfathom::llama_cpp {
+
+Builder::Builder(const ModelSpec& spec, const GraphSettings& graph_settings, std::int64_t tokens)
+    : model(spec),
+      settings(graph_settings),
+      n_tokens(tokens),
+      n_outputs(graph_settings.n_outputs == 0 ? tokens
+                                              : std::min(tokens, graph_settings.n_outputs)),
+      n_streams(graph_settings.kv_unified ? 1 : graph_settings.n_seq_max),
+      n_sequences(graph_settings.n_seq_max) {
+  graph.reserve(64 + 96 * spec.layers.size());
+}
+
+Affine Builder::cells(CacheKind kind) const {
+  return kind == CacheKind::full ? Affine{0, 1, 0} : Affine{0, 0, 1};
+}
+
+bool Builder::has_tensor(std::string_view name) const {
+  return std::any_of(
+      model.tensors.begin(), model.tensors.end(), [&](const Tensor& t) { return t.name == name; });
+}
+
+TensorId Builder::token_embedding() {
+  const TensorId tokens = graph.input(DType::i32, {n_tokens, 1, 1, 1});
+  const TensorId table = graph.host_weight(DType::f16);
+  const TensorId rows = graph.operation(
+      Op::get_rows, DType::f32, {model.hidden_size, n_tokens, 1, 1}, {table, tokens});
+  graph.expand(rows);
+  // the other way in, ready-made embeddings, is part of every graph and allocated though unused
+  graph.expand(graph.input(DType::f32, {model.hidden_size, n_tokens, 1, 1}));
+  TensorId x = rows;
+  if (model.embedding_scale != 1.0) {
+    x = graph.scale(x);
+    graph.expand(x);
+  }
+  return x;
+}
+
+TensorId Builder::positions(std::int64_t per_token) {
+  return graph.input(DType::i32, {n_tokens * per_token, 1, 1, 1});
+}
+
+TensorId Builder::output_rows() {
+  return graph.input(DType::i32, {n_outputs, 1, 1, 1});
+}
+
+TensorId Builder::attention_scale() {
+  return graph.input(DType::f32, {1, 1, n_tokens, 1});
+}
+
+TensorId Builder::norm(TensorId x, NormKind kind, bool in_layer) {
+  TensorId t = graph.like(kind == NormKind::rms ? Op::rms_norm : Op::norm, x);
+  graph[t].pinned_to_device = in_layer;
+  if (kind == NormKind::none) {
+    return t;
+  }
+  t = graph.mul(t, graph.device_weight());
+  return kind == NormKind::layer ? bias(t) : t;
+}
+
+TensorId Builder::rope(TensorId x, TensorId pos) {
+  return graph.like(Op::rope, x, {pos});
+}
+
+TensorId Builder::project(TensorId x, std::int64_t n_out, bool with_bias) {
+  const TensorId t = graph.project(x, n_out);
+  return with_bias ? bias(t) : t;
+}
+
+Qkv Builder::qkv(const Attention& a, TensorId x, bool fused) {
+  const std::int64_t n_q = a.head_dim * a.n_heads;
+  const std::int64_t n_k = a.head_dim * a.n_kv_heads;
+  const std::int64_t n_v = a.v_head_dim * a.n_kv_heads;
+  if (fused) {
+    const TensorId all = project(x, n_q + n_k + n_v, a.bias);
+    const Affine row = graph[all].nb[1];
+    const Affine element = graph[all].nb[0];
+    const auto part = [&](std::int64_t dim, std::int64_t heads, std::int64_t first) {
+      return graph.view(all,
+                        {dim, heads, n_tokens, 1},
+                        {element, element * dim, row, row * n_tokens},
+                        element * first);
+    };
+    const TensorId q = part(a.head_dim, a.n_heads, 0);
+    const TensorId k = part(a.head_dim, a.n_kv_heads, n_q);
+    return {q, k, part(a.v_head_dim, a.n_kv_heads, n_q + n_k)};
+  }
+  const TensorId q = project(x, n_q, a.bias);
+  const TensorId k = project(x, n_k, a.bias);
+  const TensorId v = project(x, n_v, a.bias);
+  const TensorId q3 = graph.reshape(q, {a.head_dim, a.n_heads, n_tokens, 1});
+  const TensorId k3 = graph.reshape(k, {a.head_dim, a.n_kv_heads, n_tokens, 1});
+  return {q3, k3, graph.reshape(v, {a.v_head_dim, a.n_kv_heads, n_tokens, 1})};
+}
+
+TensorId Builder::activate(TensorId x, Activation activation) {
+  const TensorId t = graph.unary(x);
+  return activation == Activation::relu_squared ? graph.like(Op::sqr, t) : t;
+}
+
+TensorId Builder::feed_forward(TensorId x, const DenseFeedForward& ff, Activation activation) {
+  const TensorId up = project(x, ff.intermediate_size, ff.bias);
+  TensorId t = kNoTensor;
+  if (ff.gated) {
+    t = graph.glu(project(x, ff.intermediate_size, ff.bias), up);
+  } else {
+    t = activate(up, activation);
+  }
+  return project(t, model.hidden_size, ff.bias);
+}
+
+void Builder::head(TensorId x, NormKind kind) {
+  const TensorId normed = norm(x, kind, false);
+  graph.set_output(normed);
+  logits(normed);
+}
+
+void Builder::logits(TensorId x) {
+  TensorId t = graph.project(x, model.vocab_size);
+  if (model.output_bias) {
+    t = bias(t);
+  }
+  if (model.logit_scale != 1.0) {
+    t = graph.scale(t);
+  }
+  if (model.logit_softcap) {
+    t = graph.scale(graph.unary(graph.scale(t)));
+  }
+  graph.set_output(t);
+  graph.expand(t);
+}
+
+}  // namespace kvfathom::llama_cpp

@@ -1,0 +1,51 @@
+// Which backend runs what, and what is copied between them: ggml's scheduler (ggml-backend.cpp,
+// 2026-08/09) for one device and the host.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/engine/llama_cpp/graph/tensor_graph.h"
+
+namespace kvfathom::llama_cpp {
+
+/// Index of a backend, by descending priority; the host is the last one.
+using BackendId = std::int8_t;
+
+/// What the scheduler has to know about the machine.
+struct Machine {
+  bool has_device = false;  ///< false: the host is the only backend
+  [[nodiscard]] BackendId host() const { return has_device ? 1 : 0; }
+  [[nodiscard]] std::size_t n_backends() const { return has_device ? 2 : 1; }
+};
+
+/// One entry of the order in which tensors are allocated and freed.
+struct Step {
+  TensorId tensor = kNoTensor;
+  TensorId keeps = kNoTensor;  ///< not an operation: holds this tensor until its copy is made
+  BackendId backend = 0;
+};
+
+struct Leaf {
+  TensorId tensor = kNoTensor;
+  BackendId backend = 0;
+};
+
+struct Schedule {
+  std::vector<Leaf> leafs;
+  std::vector<Step> steps;
+};
+
+/// Assigns backends, splits the pass and adds copies of what crosses from one split to another to
+/// `graph`, whose sources are rewired to them.
+[[nodiscard]] Schedule schedule(TensorGraph& graph, const Machine& machine);
+
+/// True if the CUDA backend runs this operation (ggml-cuda.cu, supports_op). `t` must be a node of
+/// `graph`.
+[[nodiscard]] bool cuda_supports(const TensorGraph& graph, TensorId t);
+
+/// Bytes the CUDA backend reserves for a tensor: rows of quantised types are padded to 512
+/// elements, and FlashAttention over a cache that is not F16 converts K and V behind its result.
+[[nodiscard]] Affine cuda_alloc_bytes(const TensorGraph& graph, TensorId t);
+
+}  // namespace kvfathom::llama_cpp

@@ -1,0 +1,180 @@
+// The operations of one forward pass as a graph of tensor shapes: no data, only what decides how
+// much memory the pass needs. Semantics of shapes, views and traversal follow ggml (2026-08/09).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <vector>
+
+#include "model/dtype.h"
+#include "model/engine/llama_cpp/graph/affine.h"
+
+namespace kvfathom::llama_cpp {
+
+/// What a tensor computes, as far as memory or placement depends on it.
+enum class Op : std::uint8_t {
+  none,  ///< a leaf: input, weight, cache
+  view,
+  reshape,
+  permute,
+  transpose,
+  get_rows,
+  set_rows,
+  mul_mat,
+  mul_mat_id,
+  add,
+  add_id,
+  sub,
+  mul,
+  div,
+  scale,
+  sqr,
+  sqrt,
+  fill,
+  unary,
+  glu,
+  clamp,
+  norm,
+  rms_norm,
+  l2_norm,
+  group_norm,
+  rope,
+  soft_max,
+  flash_attention,
+  concat,
+  repeat,
+  sum_rows,
+  mean,
+  argsort,
+  top_k,
+  cont,
+  copy,
+  pad,
+  roll,
+  cumsum,
+  tri,
+  diag,
+  solve_tri,
+  ssm_conv,
+  ssm_scan,
+  gated_delta_net,
+  lightning_indexer,
+};
+
+using TensorId = std::int32_t;
+inline constexpr TensorId kNoTensor = -1;
+
+/// Where a tensor that exists before the pass lives.
+enum class Placement : std::uint8_t { none, device, host };
+
+using Extents = std::array<Affine, 4>;
+
+struct TensorNode {
+  static constexpr std::size_t kMaxSources = 8;
+  Op op = Op::none;
+  DType type = DType::f32;
+  bool input = false;                  ///< set by the user before the pass: allocated up front
+  bool output = false;                 ///< read by the user after the pass: never reused
+  bool weight = false;                 ///< a stored weight: operations run where it is
+  bool pinned_to_device = false;       ///< the engine assigns this operation by hand
+  Placement placed = Placement::none;  ///< exists already (weight, cache): not allocated
+  std::int16_t layer = -1;
+  std::int16_t variant = 0;      ///< what tells two operations of one kind apart for the backend
+  TensorId view_of = kNoTensor;  ///< the tensor that owns the memory, if this is a view
+  Affine view_offset;
+  std::array<TensorId, kMaxSources> sources{-1, -1, -1, -1, -1, -1, -1, -1};
+  Extents ne{1, 1, 1, 1};  ///< extents, ne[0] contiguous
+  Extents nb{0, 0, 0, 0};  ///< strides in bytes
+
+  [[nodiscard]] bool is_view() const { return view_of != kNoTensor; }
+};
+
+/// Bytes from the first to the last element (ggml_nbytes).
+[[nodiscard]] Affine extent_bytes(const TensorNode& t);
+[[nodiscard]] Affine n_elements(const TensorNode& t);
+[[nodiscard]] bool is_quantized(DType type);
+/// Contiguous in every axis, apart from the first `skip` ones (ggml_is_contiguous_<skip>).
+[[nodiscard]] bool is_contiguous(const TensorNode& t, std::size_t skip = 0);
+[[nodiscard]] bool same_layout(const TensorNode& a, const TensorNode& b);
+[[nodiscard]] bool is_view_op(Op op);
+
+/// Tensors in order of creation, and the order in which the pass runs them.
+class TensorGraph {
+ public:
+  [[nodiscard]] const TensorNode& operator[](TensorId id) const {
+    return tensors_[static_cast<std::size_t>(id)];
+  }
+  [[nodiscard]] TensorNode& operator[](TensorId id) {
+    return tensors_[static_cast<std::size_t>(id)];
+  }
+  [[nodiscard]] std::size_t size() const { return tensors_.size(); }
+  [[nodiscard]] const std::vector<TensorId>& nodes() const { return nodes_; }
+  [[nodiscard]] const std::vector<TensorId>& leafs() const { return leafs_; }
+
+  /// Every tensor created from here on belongs to this layer (-1: to none).
+  void set_layer(std::int64_t layer) { layer_ = static_cast<std::int16_t>(layer); }
+  [[nodiscard]] std::int64_t layer() const { return layer_; }
+  void reserve(std::size_t n_tensors);
+
+  // Leafs.
+  TensorId input(DType type, const Extents& ne);
+  TensorId placed(DType type, const Extents& ne, Placement where, bool weight);
+  /// A weight whose shape does not matter to the caller.
+  [[nodiscard]] TensorId device_weight();
+  [[nodiscard]] TensorId host_weight(DType type);
+
+  // Views: no memory of their own.
+  TensorId view(TensorId a, const Extents& ne, const Extents& nb, const Affine& offset = 0);
+  TensorId reshape(TensorId a, const Extents& ne);
+  TensorId permute(TensorId a, int axis0, int axis1, int axis2, int axis3);
+  TensorId transpose(TensorId a);
+
+  // Operations with memory of their own (contiguous) unless said otherwise.
+  TensorId operation(Op op, DType type, const Extents& ne, std::initializer_list<TensorId> sources);
+  /// Same type and shape as `a`.
+  TensorId like(Op op, TensorId a, std::initializer_list<TensorId> more_sources = {});
+  TensorId mul_mat(TensorId a, TensorId b);
+  /// weight [n_in, n_out] times b; b of any rank. `weight` defaults to one on the device.
+  TensorId project(TensorId b, std::int64_t n_out);
+  TensorId mul_mat_id(TensorId b, TensorId ids, std::int64_t n_out);
+  TensorId get_rows(TensorId a, TensorId ids);
+  TensorId set_rows(TensorId destination, TensorId rows, TensorId ids);  ///< a view of destination
+  TensorId concat(TensorId a, TensorId b, std::size_t axis);
+  TensorId cont(TensorId a);
+  TensorId cont(TensorId a, const Extents& ne);
+  TensorId cast(TensorId a, DType type);
+  TensorId repeat(TensorId a, const Extents& ne);
+  TensorId pad(TensorId a, const Extents& more);
+  TensorId sum_rows(TensorId a);
+  TensorId argsort_top_k(TensorId a, std::int64_t k);
+  /// a[0] / 2 wide if b is none, else gate a and up b of one width.
+  TensorId glu(TensorId a, TensorId b);
+  TensorId scale(TensorId a) { return like(Op::scale, a); }
+  TensorId unary(TensorId a) { return like(Op::unary, a); }
+  TensorId clamp(TensorId a) { return like(Op::clamp, a); }
+  TensorId rms_norm(TensorId a) { return like(Op::rms_norm, a); }
+  TensorId add(TensorId a, TensorId b) { return like(Op::add, a, {b}); }
+  TensorId mul(TensorId a, TensorId b) { return like(Op::mul, a, {b}); }
+
+  /// A copy of `a` with its very strides (what the scheduler makes on another backend).
+  TensorId duplicate_layout(TensorId a);
+
+  /// Appends everything `t` needs, and `t`, depth first, sources left to right.
+  void expand(TensorId t);
+  void set_output(TensorId t) { (*this)[t].output = true; }
+
+ private:
+  TensorId push(TensorNode node);
+  static void make_contiguous(TensorNode& node);
+
+  std::vector<TensorNode> tensors_;
+  std::vector<bool> visited_;
+  std::vector<TensorId> nodes_;
+  std::vector<TensorId> leafs_;
+  std::int16_t layer_ = -1;
+  TensorId device_weight_ = kNoTensor;
+};
+
+}  // namespace kvfathom::llama_cpp
