@@ -173,6 +173,11 @@ HardwareSpec find_hardware(const fs::path& data, std::string_view name) {
   // A name is quoted in the message, so its length is bounded first.
   const std::string shown(name.substr(0, kLongestName));
   const std::string key = hardware_key(shown);
+  // The usual case asks for one file and lists nothing. A slug holds no path separator.
+  const fs::path direct = data / "hardware" / (hardware_slug(shown) + ".json");
+  if (is_regular_file(direct.string())) {
+    return read_hardware(direct);
+  }
   const std::vector<fs::path> files = catalog_files(data);
   for (const fs::path& file : files) {
     if (!key.empty() && hardware_key(file.stem().string()) == key) {
