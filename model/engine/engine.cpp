@@ -6,6 +6,7 @@
 
 #include "model/cache/scheme.h"
 #include "model/engine/ideal.h"
+#include "model/engine/llama_cpp/policy.h"
 #include "model/error.h"
 
 namespace kvfathom {
@@ -17,6 +18,11 @@ constexpr std::array kEngines{
                .newest_version = "",
                .source = "the schemes' own papers; see `kvfathom list schemes`",
                .prepare = prepare_ideal},
+    EngineInfo{.name = "llama.cpp",
+               .summary = "llama-server with all layers on one GPU, or on the CPU",
+               .newest_version = "0.5.0",
+               .source = "github.com/ggml-org/llama.cpp: loader, cache and graph allocator",
+               .prepare = prepare_llama_cpp},
 };
 
 template <class Row>

@@ -1,0 +1,298 @@
+#include "model/engine/llama_cpp/policy.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "model/cache/scheme.h"
+#include "model/engine/llama_cpp/cache_size.h"
+#include "model/engine/llama_cpp/cells.h"
+#include "model/engine/llama_cpp/compute.h"
+#include "model/engine/llama_cpp/engine_view.h"
+#include "model/engine/llama_cpp/weights.h"
+#include "model/error.h"
+
+namespace kvfathom {
+namespace {
+
+using llama_cpp::Backend;
+using llama_cpp::Behaviours;
+using llama_cpp::Cells;
+using llama_cpp::CellSettings;
+
+constexpr std::int64_t kDefaultBatch = 2048;  // common/common.h, n_batch and n_ubatch
+constexpr std::int64_t kDefaultUbatch = 512;
+constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+
+/// What a process takes on a CUDA device beyond llama.cpp's own buffers: the context and the
+/// libraries' workspaces. 153 MiB were logged on an 8 GB card; no rule is known, so the interval
+/// is wide.
+LedgerLine cuda_runtime(Device device) {
+  return {device, LedgerKind::runtime, 153 * kMiB, Provenance::modelled, 100 * kMiB, 400 * kMiB};
+}
+
+bool is_quantised(DType type) {
+  return info(type).block_elements > 1;
+}
+
+bool has_latent_layers(const ModelSpec& model) {
+  return std::ranges::any_of(model.layers, [](const LayerSpec& layer) {
+    return std::holds_alternative<LatentAttention>(layer.mixer);
+  });
+}
+
+/// The settings that llama.cpp refuses when it makes its context.
+void refuse_what_the_engine_refuses(const ModelSpec& view,
+                                    const EngineSettings& settings,
+                                    bool flash_attention) {
+  const std::string type_v(name(settings.cache_type_v));
+  if (is_quantised(settings.cache_type_v) && !flash_attention) {
+    throw InputError("--cache-type-v",
+                     type_v + " without FlashAttention",
+                     "llama.cpp quantises V only with --flash-attention on");
+  }
+  if (!has_latent_layers(view)) {
+    return;
+  }
+  if (settings.cache_type_k != settings.cache_type_v) {
+    throw InputError("--cache-type-v",
+                     type_v + " beside " + std::string(name(settings.cache_type_k)) + " for K",
+                     "V is a view of K in latent layers: give both the same type");
+  }
+}
+
+/// Everything of the settings that does not change with the context, resolved.
+struct Resolved {
+  Behaviours behaviours;
+  CacheScheme latent = CacheScheme::mla_latent;
+  CellSettings cells;
+  bool flash_attention = true;
+  bool v_transposed = false;
+  Backend backend = Backend::cuda;
+  std::int64_t outputs = 0;  ///< rows of logits reserved; 0: a whole batch
+};
+
+class LlamaCppPlan final : public MemoryPlan {
+ public:
+  LlamaCppPlan(const ModelSpec& model, const EngineSettings& settings)
+      : settings_(settings),
+        resolved_(resolve(model, settings)),
+        view_(llama_cpp::engine_view(model, resolved_.latent)),
+        device_{settings.n_gpus == 0 ? Device::kHost : 0},
+        weights_(llama_cpp::weight_bytes(model, model.tensors, settings.n_gpus > 0)) {
+    resolve_flash_attention();
+    refuse_what_the_engine_refuses(view_, settings, resolved_.flash_attention);
+    sizer_.emplace(view_,
+                   resolved_.latent,
+                   settings.cache_type_k,
+                   settings.cache_type_v,
+                   resolved_.v_transposed,
+                   settings.n_gpus == 0 ? llama_cpp::kCpuPadding : llama_cpp::kCudaPadding);
+    const Cells large = cells_at(smallest_unclipped_context());
+    compute_shape_ = large;
+    compute_.emplace(view_, graph_settings(large));
+  }
+
+  [[nodiscard]] MemoryReport evaluate(std::int64_t context_tokens) const override {
+    const Cells cells = cells_at(context_tokens);
+    const llama_cpp::ComputeBytes compute = compute_bytes(cells);
+    MemoryReport report;
+    report.context_tokens = settings_.context_is_total
+                                ? std::max<std::int64_t>(1, context_tokens / settings_.sequences)
+                                : context_tokens;
+    report.cache = sizer_->report(cells, resolved_.cells);
+    report.cache.prefill_peak_bytes =
+        report.cache.bytes() + compute.device_bytes + compute.host_bytes;
+    add_lines(report, compute);
+    return report;
+  }
+
+  [[nodiscard]] std::int64_t floor_bytes(Device device,
+                                         std::int64_t context_tokens) const override {
+    std::int64_t bytes = 0;
+    if (device == device_) {
+      bytes += sizer_->bytes(cells_at(context_tokens), resolved_.cells);
+    }
+    if (device.index == Device::kHost) {
+      return bytes + weights_.host_bytes + output_bytes();
+    }
+    return bytes + weights_.device_bytes + cuda_runtime(device).high_bytes;
+  }
+
+  [[nodiscard]] std::int64_t next_smaller(std::int64_t context_tokens) const override {
+    // Cells step by 256; batches are clipped token by token below the largest batch, and older
+    // builds do not pad.
+    const std::int64_t step_down = (context_tokens - 1) / 256 * 256;
+    const bool clipped = total_context(step_down) < resolved_.cells.batch_tokens;
+    return resolved_.behaviours.cells_256 && !clipped ? step_down : context_tokens - 1;
+  }
+
+  [[nodiscard]] std::string command(std::int64_t context_tokens,
+                                    std::string_view model) const override;
+
+ private:
+  static Resolved resolve(const ModelSpec& model, const EngineSettings& settings);
+  void resolve_flash_attention();
+
+  [[nodiscard]] std::int64_t total_context(std::int64_t context_tokens) const {
+    const bool is_total = settings_.context_is_total || resolved_.cells.kv_unified;
+    return is_total ? context_tokens : context_tokens * settings_.sequences;
+  }
+  [[nodiscard]] Cells cells_at(std::int64_t context_tokens) const {
+    return llama_cpp::cells_of(total_context(context_tokens), resolved_.cells);
+  }
+  /// From here on the context clips neither the batch nor the micro-batch.
+  [[nodiscard]] std::int64_t smallest_unclipped_context() const {
+    const std::int64_t batch = std::max(resolved_.cells.batch_tokens, settings_.sequences);
+    return total_context(1) == 1 ? batch : (batch + settings_.sequences - 1) / settings_.sequences;
+  }
+
+  [[nodiscard]] llama_cpp::GraphSettings graph_settings(const Cells& cells) const;
+  [[nodiscard]] llama_cpp::ComputeBytes compute_bytes(const Cells& cells) const;
+  [[nodiscard]] std::int64_t output_bytes() const {
+    return llama_cpp::output_bytes(view_, settings_.sequences);
+  }
+  void add_lines(MemoryReport& report, const llama_cpp::ComputeBytes& compute) const;
+
+  EngineSettings settings_;
+  Resolved resolved_;
+  ModelSpec view_;
+  Device device_;
+  llama_cpp::WeightBytes weights_;
+  std::optional<llama_cpp::CacheSizer> sizer_;
+  Cells compute_shape_;  ///< what compute_ was built for
+  std::optional<llama_cpp::ComputePlan> compute_;
+};
+
+Resolved LlamaCppPlan::resolve(const ModelSpec& /*model*/, const EngineSettings& settings) {
+  Resolved r;
+  r.behaviours = llama_cpp::behaviours_without(settings.missing_behaviours);
+  r.latent = llama_cpp::latent_scheme(settings.scheme, r.behaviours);
+  r.backend = settings.n_gpus == 0 ? Backend::cpu : Backend::cuda;
+  r.cells.sequences = settings.sequences;
+  r.cells.batch_tokens = settings.batch_tokens.value_or(kDefaultBatch);
+  r.cells.ubatch_tokens = settings.ubatch_tokens.value_or(kDefaultUbatch);
+  r.cells.kv_unified = settings.kv_unified.value_or(false);
+  r.cells.swa_full = settings.swa_full.value_or(settings.scheme == CacheScheme::full);
+  r.cells.behaviours = r.behaviours;
+  r.outputs = settings.outputs.value_or(r.behaviours.outputs_per_sequence ? settings.sequences : 0);
+  return r;
+}
+
+void LlamaCppPlan::resolve_flash_attention() {
+  const bool automatic = settings_.flash_attention == FlashAttention::automatic;
+  resolved_.flash_attention = settings_.flash_attention == FlashAttention::on;
+  if (automatic && resolved_.behaviours.flash_attention_auto) {
+    resolved_.cells.flash_attention = true;
+    resolved_.flash_attention = llama_cpp::resolve_flash_attention(
+        view_, graph_settings(cells_at(smallest_unclipped_context())));
+    resolved_.v_transposed = false;  // the cache was laid out before the probe gave up
+  } else {
+    resolved_.v_transposed = !resolved_.flash_attention;
+  }
+  resolved_.cells.flash_attention = resolved_.flash_attention;
+}
+
+llama_cpp::GraphSettings LlamaCppPlan::graph_settings(const Cells& cells) const {
+  return {.backend = resolved_.backend,
+          .n_ctx_seq = cells.n_ctx_seq,
+          .n_seq_max = settings_.sequences,
+          .n_batch = cells.n_batch,
+          .n_ubatch = cells.n_ubatch,
+          .n_outputs = resolved_.outputs,
+          .flash_attention = resolved_.flash_attention,
+          .v_transposed = resolved_.v_transposed,
+          .kv_unified = cells.streams == 1 && settings_.sequences > 1,
+          .type_k = settings_.cache_type_k,
+          .type_v = settings_.cache_type_v,
+          .v_less_mla = resolved_.latent == CacheScheme::mla_latent};
+}
+
+llama_cpp::ComputeBytes LlamaCppPlan::compute_bytes(const Cells& cells) const {
+  const std::int64_t window = sizer_->window_tokens();
+  const llama_cpp::CacheCells cache{
+      cells.n_ctx_seq, window == 0 ? 0 : llama_cpp::window_cells(cells, resolved_.cells, window)};
+  if (cells.n_batch == compute_shape_.n_batch && cells.n_ubatch == compute_shape_.n_ubatch) {
+    return compute_->bytes(cache);
+  }
+  return llama_cpp::ComputePlan(view_, graph_settings(cells)).bytes(cache);
+}
+
+void LlamaCppPlan::add_lines(MemoryReport& report, const llama_cpp::ComputeBytes& compute) const {
+  auto& lines = report.ledger.lines;
+  lines.reserve(9);
+  const auto add = [&](Device device, LedgerKind kind, std::int64_t bytes) {
+    if (bytes != 0) {
+      lines.push_back(exact_line(device, kind, bytes));
+    }
+  };
+  const Device host{Device::kHost};
+  const bool on_gpu = device_ != host;
+  if (on_gpu) {
+    lines.push_back(weights_line(device_, weights_.device_bytes, settings_));
+    add(device_, LedgerKind::cache, report.cache.k_bytes + report.cache.v_bytes);
+    add(device_, LedgerKind::state, report.cache.state_bytes);
+    add(device_, LedgerKind::compute, compute.device_bytes);
+    lines.push_back(cuda_runtime(device_));
+  }
+  lines.push_back(weights_line(host, weights_.host_bytes, settings_));
+  if (!on_gpu) {
+    add(host, LedgerKind::cache, report.cache.k_bytes + report.cache.v_bytes);
+    add(host, LedgerKind::state, report.cache.state_bytes);
+  }
+  add(host, LedgerKind::compute, compute.host_bytes);
+  add(host, LedgerKind::output, output_bytes());
+}
+
+std::string LlamaCppPlan::command(std::int64_t context_tokens, std::string_view model) const {
+  const bool other_layout =
+      resolved_.latent != llama_cpp::latent_scheme(CacheScheme::native, resolved_.behaviours);
+  const bool other_outputs = settings_.outputs && *settings_.outputs != settings_.sequences;
+  if (other_layout || other_outputs) {
+    return {};  // llama-server has no switch for either
+  }
+  std::string text = "llama-server -m " + std::string(model) + " -c " +
+                     std::to_string(total_context(context_tokens)) + " -np " +
+                     std::to_string(settings_.sequences);
+  text += settings_.n_gpus == 0 ? " --device none" : " -ngl 999";
+  const auto add_if = [&](bool wanted, const std::string& option) {
+    text += wanted ? " " + option : "";
+  };
+  add_if(resolved_.cells.kv_unified, "--kv-unified");
+  add_if(resolved_.cells.swa_full, "--swa-full");
+  add_if(settings_.flash_attention != FlashAttention::automatic,
+         std::string("-fa ") + (resolved_.flash_attention ? "on" : "off"));
+  add_if(settings_.cache_type_k != DType::f16, "-ctk " + std::string(name(settings_.cache_type_k)));
+  add_if(settings_.cache_type_v != DType::f16, "-ctv " + std::string(name(settings_.cache_type_v)));
+  add_if(settings_.batch_tokens.has_value(), "-b " + std::to_string(resolved_.cells.batch_tokens));
+  add_if(settings_.ubatch_tokens.has_value(),
+         "-ub " + std::to_string(resolved_.cells.ubatch_tokens));
+  return text + " --fit off";
+}
+
+void require_positive(const char* option, std::int64_t value) {
+  if (value < 1) {
+    throw InputError(option, std::to_string(value) + " is not positive", "use 1 or more");
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<MemoryPlan> prepare_llama_cpp(const ModelSpec& model,
+                                              const EngineSettings& settings) {
+  if (model.tensors.empty()) {
+    throw InputError(model.name, "no weight tensors are known", "give --weights");
+  }
+  if (settings.n_gpus > 1) {
+    throw Unsupported(
+        "--gpus",
+        std::to_string(settings.n_gpus) + " devices: no rule for a split is known yet",
+        "use 0 or 1");
+  }
+  require_positive("--sequences", settings.sequences);
+  require_positive("--batch-tokens", settings.batch_tokens.value_or(1));
+  cache::require_applicable(model, settings.scheme);
+  return std::make_unique<LlamaCppPlan>(model, settings);
+}
+
+}  // namespace kvfathom
