@@ -266,9 +266,11 @@ struct ModelSpec {
   RotaryFactors rotary_factors = RotaryFactors::none;
   bool logit_softcap = false;      ///< final logits pass through a tanh cap (Gemma-2)
   bool attention_softcap = false;  ///< attention scores pass through a tanh cap (Gemma-2, Grok)
-  double embedding_scale = 1.0;    ///< factor on the token embedding; 1: none (graph has no op)
-  double residual_scale = 1.0;     ///< factor on each block's output (Granite, MiniCPM)
-  double logit_scale = 1.0;        ///< factor on the logits (Granite, Command-R)
+  bool attention_temperature =
+      false;                     ///< queries are scaled by their position (Llama-4, Ministral 3)
+  double embedding_scale = 1.0;  ///< factor on the token embedding; 1: none (graph has no op)
+  double residual_scale = 1.0;   ///< factor on each block's output (Granite, MiniCPM)
+  double logit_scale = 1.0;      ///< factor on the logits (Granite, Command-R)
   std::vector<LayerSpec> layers;
   std::vector<ExtraPart> extras;
   std::optional<DType> weight_dtype =

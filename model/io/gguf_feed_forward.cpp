@@ -1,4 +1,6 @@
 // Feed-forwards of GGUF models: told by their tensors, with the counts that only keys hold.
+#include <algorithm>
+
 #include "model/error.h"
 #include "model/io/gguf_layers.h"
 
@@ -21,6 +23,36 @@ DenseFeedForward dense(const GgufSource& source, std::int64_t layer) {
                         fused ? up.shape[1] : ff.intermediate_size,
                         "embedding_length and ffn_down");
   return ff;
+}
+
+/// expert_gating_func as files number it. Where the key is missing, DeepSeek files (older than it)
+/// have a softmax and GLM files a sigmoid.
+ExpertGating gating(const GgufSource& source) {
+  const std::string_view architecture = source.architecture.name;
+  const bool sigmoid = architecture == "glm4moe" || architecture == "glm-dsa";
+  switch (source.keys.integer("expert_gating_func", {.min = 0, .max = 4}).value_or(0)) {
+    case 1:
+      return ExpertGating::softmax;
+    case 2:
+      return ExpertGating::sigmoid;
+    case 3:
+      return ExpertGating::softmax_over_chosen;
+    default:
+      return sigmoid ? ExpertGating::sigmoid : ExpertGating::softmax;
+  }
+}
+
+/// How the router's scores become weights of the experts.
+void read_routing(const GgufSource& source, MixtureOfExperts& moe) {
+  const GgufKeys& keys = source.keys;
+  moe.gating = gating(source);
+  moe.normalise_weights = keys.boolean("expert_weights_norm").value_or(false);
+  moe.weights_scale = keys.number("expert_weights_scale").value_or(1.0);
+  const GgufRange groups{.min = 0, .max = moe.n_experts};
+  moe.n_expert_groups =
+      std::max<std::int64_t>(1, keys.integer("expert_group_count", groups).value_or(1));
+  moe.n_expert_groups_used =
+      std::max<std::int64_t>(1, keys.integer("expert_group_used_count", groups).value_or(1));
 }
 
 /// Experts merged in one tensor, {in, out, n_experts}, or (before April 2024) one tensor each.
@@ -46,6 +78,7 @@ MixtureOfExperts mixture(const GgufSource& source, std::int64_t layer) {
               tensors.has(layer, "ffn_gate.0.weight");
   moe.bias = tensors.has(layer, "ffn_up_exps.bias");
   moe.router_bias = tensors.has(layer, "exp_probs_b.bias");
+  read_routing(source, moe);
   if (const GgufTensor* shared = tensors.find(layer, "ffn_down_shexp.weight")) {
     moe.shared_intermediate_size = shared->shape[0];
     moe.n_shared_experts = keys.integer("expert_shared_count", kExperts).value_or(1);

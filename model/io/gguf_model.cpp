@@ -134,6 +134,8 @@ void read_scales(const GgufSource& source, ModelSpec& model) {
                               : scale("embedding_scale");
   model.residual_scale = scale("residual_scale");
   model.logit_scale = scale("logit_scale");
+  model.attention_temperature = source.architecture.name == "llama4" ||
+                                keys.number("attention.temperature_scale").value_or(0.0) != 0.0;
   model.attention_softcap = source.architecture.attention_softcap;
   const auto cap = keys.number("final_logit_softcapping");
   model.logit_softcap = cap ? *cap != 0.0 : source.architecture.logit_softcap;

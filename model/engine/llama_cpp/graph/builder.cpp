@@ -113,8 +113,8 @@ TensorId Builder::feed_forward(TensorId x, const DenseFeedForward& ff, Activatio
   return project(t, model.hidden_size, ff.bias);
 }
 
-void Builder::head(TensorId x, NormKind kind) {
-  const TensorId normed = norm(x, kind, false);
+void Builder::head(TensorId x) {
+  const TensorId normed = norm(x, norm_kind, false);
   graph.set_output(normed);
   logits(normed);
 }

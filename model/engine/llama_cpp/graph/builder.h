@@ -74,6 +74,8 @@ class Builder {
   const std::int64_t n_outputs;
   const std::int64_t n_streams;
   const std::int64_t n_sequences;
+  /// Kind of the norms for which no kind is given: llama.cpp fixes it by architecture.
+  NormKind norm_kind = NormKind::rms;
 
   // Inputs.
   TensorId token_embedding();
@@ -87,7 +89,7 @@ class Builder {
 
   // Parts of a layer.
   TensorId norm(TensorId x, NormKind kind, bool in_layer = true);
-  TensorId norm(TensorId x) { return norm(x, model.norm); }
+  TensorId norm(TensorId x) { return norm(x, norm_kind); }
   TensorId rope(TensorId x, TensorId pos);
   TensorId bias(TensorId x) { return graph.add(x, graph.device_weight()); }
   TensorId project(TensorId x, std::int64_t n_out, bool with_bias = false);
@@ -109,8 +111,7 @@ class Builder {
   TensorId experts(TensorId x, const MixtureOfExperts& moe, const MoeOptions& options);
   TensorId take_outputs(TensorId x, TensorId rows) { return graph.get_rows(x, rows); }
   /// Final norm and output head; marks both as outputs.
-  void head(TensorId x, NormKind kind);
-  void head(TensorId x) { head(x, model.norm); }
+  void head(TensorId x);
   /// The head alone, for `x` that is normalised already.
   void logits(TensorId x);
 

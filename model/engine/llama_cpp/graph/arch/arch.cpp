@@ -10,14 +10,12 @@ namespace kvfathom::llama_cpp {
 
 namespace {
 
-using Family = std::span<const ArchitectureRow> (*)();
-constexpr std::array<Family, 5> kFamilies{
-    llama_family, qwen_family, gemma_family, deepseek_family, gpt_oss_family};
+constexpr std::array kFamilies{decoder_families, deepseek_family, gpt_oss_family, gpt2_family};
 
 }  // namespace
 
 BuildGraph graph_builder(std::string_view architecture) {
-  for (const Family family : kFamilies) {
+  for (const auto family : kFamilies) {
     for (const ArchitectureRow& row : family()) {
       if (row.name == architecture) {
         return row.build;

@@ -19,11 +19,10 @@ struct ArchitectureRow {
 [[nodiscard]] BuildGraph graph_builder(std::string_view architecture);
 
 // The tables, one a file in this folder.
-[[nodiscard]] std::span<const ArchitectureRow> llama_family();
-[[nodiscard]] std::span<const ArchitectureRow> qwen_family();
-[[nodiscard]] std::span<const ArchitectureRow> gemma_family();
+[[nodiscard]] std::span<const ArchitectureRow> decoder_families();
 [[nodiscard]] std::span<const ArchitectureRow> deepseek_family();
 [[nodiscard]] std::span<const ArchitectureRow> gpt_oss_family();
+[[nodiscard]] std::span<const ArchitectureRow> gpt2_family();
 
 /// What most families ask of a layer: its attention, or Unsupported naming the layer.
 [[nodiscard]] const Attention& attention_of(const Builder& b, std::size_t layer);
