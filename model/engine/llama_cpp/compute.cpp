@@ -24,11 +24,26 @@ Machine machine_of(const GraphSettings& settings) {
   return {settings.backend == Backend::cuda};
 }
 
-/// The graph of one pass over `n_tokens`.
-Builder build(const ModelSpec& model, const GraphSettings& settings, std::int64_t n_tokens) {
+/// The graph of one pass over `n_tokens` for caches of at most `max_cells`.
+Builder build(const ModelSpec& model,
+              const GraphSettings& settings,
+              std::int64_t n_tokens,
+              std::int64_t max_cells = INT64_MAX) {
   Builder builder(model, settings, n_tokens);
+  builder.max_cells = max_cells;
   graph_builder(model.architecture)(builder);
   return builder;
+}
+
+/// Cells below which a sparse index chooses all of them; 0: the model has none.
+std::int64_t sparse_cells(const ModelSpec& model) {
+  for (const LayerSpec& layer : model.layers) {
+    const auto* m = std::get_if<LatentAttention>(&layer.mixer);
+    if (m != nullptr && m->indexer) {
+      return m->indexer->top_k;
+    }
+  }
+  return 0;
 }
 
 }  // namespace
@@ -39,6 +54,19 @@ struct CompiledPass {
   Machine machine;
   std::vector<Event> events;
   std::array<PassProgram, 2> programs;  ///< by backend
+
+  CompiledPass(Builder builder, const Machine& on) : machine(on) {
+    const Schedule order = schedule(builder.graph, machine);
+    events = lifetimes(builder.graph, order, machine);
+    for (std::size_t b = 0; b < machine.n_backends(); ++b) {
+      const auto backend = static_cast<BackendId>(b);
+      programs.at(b) = PassProgram(events, backend, alignment(backend));
+    }
+  }
+
+  [[nodiscard]] std::int64_t alignment(BackendId backend) const {
+    return backend == machine.host() ? kHostAlignment : kDeviceAlignment;
+  }
 };
 
 }  // namespace detail
@@ -50,22 +78,18 @@ std::int64_t reserved_tokens(const GraphSettings& settings) {
   return (tokens + settings.n_seq_max - 1) / settings.n_seq_max * settings.n_seq_max;
 }
 
-ComputePlan::ComputePlan(const ModelSpec& model, const GraphSettings& settings)
-    : pass_(std::make_unique<detail::CompiledPass>()) {
-  pass_->machine = machine_of(settings);
+ComputePlan::ComputePlan(const ModelSpec& model, const GraphSettings& settings) {
+  const Machine machine = machine_of(settings);
   GraphSettings s = settings;
   // rows of logits are clipped before the tokens are rounded up to whole sequences
   const std::int64_t n_ctx = s.kv_unified ? s.n_ctx_seq : s.n_ctx_seq * s.n_seq_max;
   s.n_outputs = std::min({n_ctx, s.n_ubatch, s.n_outputs == 0 ? s.n_batch : s.n_outputs});
-  Builder builder = build(model, s, reserved_tokens(s));
-  const Schedule order = schedule(builder.graph, pass_->machine);
-  pass_->events = lifetimes(builder.graph, order, pass_->machine);
-  for (std::size_t b = 0; b < pass_->machine.n_backends(); ++b) {
-    const auto backend = static_cast<BackendId>(b);
-    pass_->programs.at(b) =
-        PassProgram(pass_->events,
-                    backend,
-                    backend == pass_->machine.host() ? kHostAlignment : kDeviceAlignment);
+  const std::int64_t tokens = reserved_tokens(s);
+  pass_ = std::make_unique<detail::CompiledPass>(build(model, s, tokens), machine);
+  sparse_cells_ = sparse_cells(model);
+  if (sparse_cells_ > 0) {
+    short_pass_ =
+        std::make_unique<detail::CompiledPass>(build(model, s, tokens, sparse_cells_ - 1), machine);
   }
 }
 
@@ -73,22 +97,27 @@ ComputePlan::ComputePlan(ComputePlan&&) noexcept = default;
 ComputePlan& ComputePlan::operator=(ComputePlan&&) noexcept = default;
 ComputePlan::~ComputePlan() = default;
 
+const detail::CompiledPass& ComputePlan::pass(const CacheCells& cells) const {
+  return cells.full < sparse_cells_ ? *short_pass_ : *pass_;
+}
+
 ComputeBytes ComputePlan::bytes(const CacheCells& cells) const {
-  const auto host = static_cast<std::size_t>(pass_->machine.host());
+  const detail::CompiledPass& p = pass(cells);
   ComputeBytes result;
-  result.host_bytes = pass_->programs.at(host).bytes(cells);
-  if (pass_->machine.has_device) {
-    result.device_bytes = pass_->programs[0].bytes(cells);
+  result.host_bytes = p.programs.at(static_cast<std::size_t>(p.machine.host())).bytes(cells);
+  if (p.machine.has_device) {
+    result.device_bytes = p.programs[0].bytes(cells);
   }
   return result;
 }
 
 ComputeBytes ComputePlan::bytes_by_full_replay(const CacheCells& cells) const {
-  const auto host = pass_->machine.host();
+  const detail::CompiledPass& p = pass(cells);
+  const BackendId host = p.machine.host();
   ComputeBytes result;
-  result.host_bytes = replay(pass_->events, host, kHostAlignment, cells);
-  if (pass_->machine.has_device) {
-    result.device_bytes = replay(pass_->events, 0, kDeviceAlignment, cells);
+  result.host_bytes = replay(p.events, host, p.alignment(host), cells);
+  if (p.machine.has_device) {
+    result.device_bytes = replay(p.events, 0, p.alignment(0), cells);
   }
   return result;
 }

@@ -65,7 +65,12 @@ class ComputePlan {
   [[nodiscard]] ComputeBytes bytes_by_full_replay(const CacheCells& cells) const;
 
  private:
+  [[nodiscard]] const detail::CompiledPass& pass(const CacheCells& cells) const;
+
   std::unique_ptr<detail::CompiledPass> pass_;
+  /// The pass over caches too small for a sparse index to choose from, if the model has one.
+  std::unique_ptr<detail::CompiledPass> short_pass_;
+  std::int64_t sparse_cells_ = 0;
 };
 
 /// Whether FlashAttention stays on when it is left to the engine (`auto`): it does unless some

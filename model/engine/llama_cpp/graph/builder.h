@@ -42,6 +42,7 @@ struct AttendOptions {
   bool softcap = false;
   TensorId score_bias = kNoTensor;
   std::int64_t decompressed_v_dim = 0;  ///< > 0: MLA, results are expanded per head to this width
+  TensorId chosen_cells = kNoTensor;    ///< per token the only cells to attend to (sparse index)
 };
 
 enum class Activation : std::uint8_t { silu, gelu, relu, relu_squared };
@@ -74,6 +75,8 @@ class Builder {
   const std::int64_t n_outputs;
   const std::int64_t n_streams;
   const std::int64_t n_sequences;
+  /// The most cells that this graph is for.
+  std::int64_t max_cells = INT64_MAX;
   /// Kind of the norms for which no kind is given: llama.cpp fixes it by architecture.
   NormKind norm_kind = NormKind::rms;
 
@@ -86,6 +89,9 @@ class Builder {
   CacheInputs cache_inputs(CacheKind kind);
   /// Inputs of a cache that keeps K only (MLA).
   CacheInputs k_only_inputs(CacheKind kind = CacheKind::full);
+
+  /// One more mask over a cache's cells, of this type.
+  TensorId mask(CacheKind kind, DType type);
 
   // Parts of a layer.
   TensorId norm(TensorId x, NormKind kind, bool in_layer = true);
@@ -106,6 +112,11 @@ class Builder {
                          const CacheShape& shape,
                          Qkv qkv,
                          const AttendOptions& options);
+  /// Expands the store of `k` into the cache.
+  void store_k(const CacheInputs& cache, const CacheShape& shape, TensorId k);
+  TensorId cached_k(const CacheInputs& cache, const CacheShape& shape);
+  /// [.., heads, tokens] cut into streams: [.., heads, tokens / streams, streams].
+  TensorId by_stream(TensorId x);
   TensorId feed_forward(TensorId x, const DenseFeedForward& ff, Activation activation);
   TensorId activate(TensorId x, Activation activation);
   TensorId experts(TensorId x, const MixtureOfExperts& moe, const MoeOptions& options);
@@ -116,6 +127,10 @@ class Builder {
   void logits(TensorId x);
 
   [[nodiscard]] Affine cells(CacheKind kind) const;
+  /// The caches hold fewer cells than this. Only asked for sparse indices, which then choose all.
+  [[nodiscard]] bool fewer_cells_than(std::int64_t n) const { return max_cells < n; }
+  /// Whether the engine scores cells in one operation.
+  [[nodiscard]] bool fused_indexer(const Indexer& indexer) const;
   [[nodiscard]] bool has_tensor(std::string_view name) const;
 
  private:
@@ -139,7 +154,7 @@ class Builder {
                        const MixtureOfExperts& moe,
                        const MoeOptions& options);
   CacheInputs common_inputs(CacheKind kind);
-  TensorId cached_k(const CacheInputs& cache, const CacheShape& shape);
+  TensorId chosen_mask(TensorId mask, TensorId chosen);
   TensorId cached_v(const CacheInputs& cache, const CacheShape& shape);
   [[nodiscard]] std::int64_t widest_v() const;
 };

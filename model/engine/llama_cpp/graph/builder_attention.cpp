@@ -58,13 +58,22 @@ std::int64_t Builder::widest_v() const {
   return widest;
 }
 
+TensorId Builder::mask(CacheKind kind, DType type) {
+  return graph.input(type, {cells(kind), n_tokens / n_streams, 1, n_streams});
+}
+
 CacheInputs Builder::common_inputs(CacheKind kind) {
   CacheInputs in;
   in.cells = cells(kind);
   in.k_rows = graph.input(DType::i64, {n_tokens, 1, 1, 1});
-  const DType mask_type = settings.flash_attention ? DType::f16 : DType::f32;
-  in.mask = graph.input(mask_type, {in.cells, n_tokens / n_streams, 1, n_streams});
+  in.mask = mask(kind, settings.flash_attention ? DType::f16 : DType::f32);
   return in;
+}
+
+bool Builder::fused_indexer(const Indexer& indexer) const {
+  // the CUDA kernel's shapes (lightning-indexer.cu); the host runs any
+  return settings.backend == Backend::cpu ||
+         (indexer.head_dim == 128 && (indexer.n_heads == 64 || indexer.n_heads == 32));
 }
 
 CacheInputs Builder::k_only_inputs(CacheKind kind) {
@@ -186,12 +195,7 @@ TensorId Builder::attend(const CacheInputs& cache,
     }
   }
   if (x.k != kNoTensor) {
-    const TensorId whole =
-        graph.placed(settings.type_k,
-                     {shape.k_head_dim * shape.n_kv_heads, cache.cells, n_streams, 1},
-                     Placement::device,
-                     false);
-    graph.expand(store(whole, x.k, cache.k_rows));
+    store_k(cache, shape, x.k);
   }
   if (x.v != kNoTensor) {
     graph.expand(store_v(cache, shape, x.v));
@@ -212,24 +216,56 @@ TensorId Builder::attend_k_only(const CacheInputs& cache,
   for (const TensorId t : {x.q, x.v, x.k}) {
     graph.expand(t);
   }
-  const TensorId whole = graph.placed(
-      settings.type_k, {shape.k_head_dim, cache.cells, n_streams, 1}, Placement::device, false);
-  graph.expand(store(whole, x.k, cache.k_rows));
+  store_k(cache, shape, x.k);
   const TensorId k = cached_k(cache, shape);
   const TensorNode kn = graph[k];
   const TensorId v = graph.view(k, {shape.v_head_dim, kn.ne[1], kn.ne[2], kn.ne[3]}, kn.nb);
-  return attend_core({x.q, k, v}, cache.mask, options, false);
+  const TensorId seen = options.chosen_cells == kNoTensor
+                            ? cache.mask
+                            : chosen_mask(cache.mask, options.chosen_cells);
+  return attend_core({x.q, k, v}, seen, options, false);
+}
+
+/// The mask with all but the chosen cells masked out.
+TensorId Builder::chosen_mask(TensorId mask, TensorId chosen) {
+  const TensorId nothing = graph.like(Op::fill, mask);
+  const TensorNode n = graph[nothing];
+  const TensorId cells_as_rows =
+      graph.view(nothing, {1, n.ne[0], n.ne[1], n.ne[3]}, {n.nb[0], n.nb[0], n.nb[1], n.nb[2]});
+  const TensorNode c = graph[chosen];
+  const TensorId ids = graph.view(
+      chosen, {c.ne[0], c.ne[1], c.ne[3], 1}, {c.nb[0], c.nb[1], c.nb[2], c.ne[3] * c.nb[3]});
+  // a leaf of every layer, so all of them are allocated before the pass begins
+  const TensorId blank = graph.operation(Op::none, DType::f32, {1, c.ne[0], c.ne[1], c.ne[3]}, {});
+  const TensorId zeros = graph.like(Op::fill, blank);
+  const TensorId opened = graph.set_rows(cells_as_rows, zeros, ids);
+  const TensorNode o = graph[opened];
+  const TensorId as_mask =
+      graph.view(opened, {o.ne[1], o.ne[2], 1, o.ne[3]}, {o.nb[0], o.nb[2], o.nb[3], o.nb[3]});
+  return graph.add(as_mask, mask);
+}
+
+void Builder::store_k(const CacheInputs& cache, const CacheShape& shape, TensorId k) {
+  const TensorId whole =
+      graph.placed(settings.type_k,
+                   {shape.k_head_dim * shape.n_kv_heads, cache.cells, n_streams, 1},
+                   Placement::device,
+                   false);
+  graph.expand(store(whole, k, cache.k_rows));
+}
+
+TensorId Builder::by_stream(TensorId x) {
+  const TensorNode n = graph[x];
+  return graph.view(x,
+                    {n.ne[0], n.ne[1], divide(n.ne[2], n_streams), n_streams},
+                    {n.nb[0], n.nb[1], n.nb[2], divide(n.nb[3], n_streams)});
 }
 
 TensorId Builder::attend_core(Qkv x,
                               TensorId mask,
                               const AttendOptions& options,
                               bool v_transposed) {
-  const TensorNode q = graph[x.q];
-  const TensorId q4 = graph.view(x.q,
-                                 {q.ne[0], q.ne[1], divide(q.ne[2], n_streams), n_streams},
-                                 {q.nb[0], q.nb[1], q.nb[2], divide(q.nb[3], n_streams)});
-  x.q = graph.permute(q4, 0, 2, 1, 3);
+  x.q = graph.permute(by_stream(x.q), 0, 2, 1, 3);
   x.k = graph.permute(x.k, 0, 2, 1, 3);
   x.v = graph.permute(x.v, 0, 2, 1, 3);
   const TensorId sinks = options.sinks ? graph.device_weight() : kNoTensor;

@@ -1,4 +1,5 @@
-// DeepSeek V2/V3 and what shares their latent attention (src/models/deepseek2.cpp).
+// DeepSeek V2/V3 and what shares their latent attention (src/models/deepseek2.cpp), with the sparse
+// indexer of DeepSeek V3.2 and GLM-5 (deepseek32.cpp, glm-dsa.cpp).
 #include <array>
 
 #include "model/engine/llama_cpp/graph/arch/arch.h"
@@ -23,10 +24,15 @@ struct LatentParts {
   TensorId k_rope = kNoTensor;  ///< rotated, [rope, 1, tokens]
 };
 
-LatentParts latent_parts(Builder& b, const LatentAttention& m, TensorId x, TensorId pos) {
+/// What queries are projected from: the input itself, or its low-rank projection.
+TensorId query_input(Builder& b, const LatentAttention& m, TensorId x) {
+  return m.q_lora_rank > 0 ? b.norm(b.graph.project(x, m.q_lora_rank)) : x;
+}
+
+LatentParts latent_parts(
+    Builder& b, const LatentAttention& m, TensorId x, TensorId query, TensorId pos) {
   TensorGraph& g = b.graph;
   const std::int64_t head = m.qk_nope_head_dim + m.qk_rope_head_dim;
-  const TensorId query = m.q_lora_rank > 0 ? b.norm(g.project(x, m.q_lora_rank)) : x;
   LatentParts parts;
   parts.q = g.reshape(g.project(query, head * m.n_heads), {head, m.n_heads, b.n_tokens, 1});
   const TensorId both = g.project(x, m.kv_lora_rank + m.qk_rope_head_dim);
@@ -49,7 +55,8 @@ TensorId absorbed_attention(Builder& b,
                             const LatentParts& parts,
                             TensorId pos,
                             TensorId scale,
-                            const CacheInputs& cache) {
+                            const CacheInputs& cache,
+                            TensorId chosen = kNoTensor) {
   TensorGraph& g = b.graph;
   const TensorNode q = g[parts.q];
   const TensorId nope = g.view(parts.q, {m.qk_nope_head_dim, m.n_heads, b.n_tokens, 1}, q.nb);
@@ -66,7 +73,7 @@ TensorId absorbed_attention(Builder& b,
   return b.attend_k_only(cache,
                          {m.kv_lora_rank + m.qk_rope_head_dim, m.kv_lora_rank, 1},
                          x,
-                         {.decompressed_v_dim = m.v_head_dim});
+                         {.decompressed_v_dim = m.v_head_dim, .chosen_cells = chosen});
 }
 
 /// K and V of every head, as if it were plain multi-head attention.
@@ -110,6 +117,7 @@ void build_deepseek2(Builder& b) {
   const bool absorbed = b.settings.v_less_mla;
   TensorId x = b.token_embedding();
   const TensorId pos = b.positions();
+  const TensorId scale = b.model.attention_temperature ? b.attention_scale() : kNoTensor;
   const CacheInputs cache = absorbed ? b.k_only_inputs() : b.cache_inputs(CacheKind::full);
   const TensorId rows = b.output_rows();
   const std::size_t n_layers = b.model.layers.size();
@@ -118,9 +126,111 @@ void build_deepseek2(Builder& b) {
     const LayerSpec& layer = b.model.layers[i];
     const LatentAttention& m = latent(b, i);
     TensorId residual = x;
-    const LatentParts parts = latent_parts(b, m, b.norm(x), pos);
-    TensorId t = absorbed ? absorbed_attention(b, m, parts, pos, kNoTensor, cache)
-                          : expanded_attention(b, m, parts, pos, kNoTensor, cache);
+    const TensorId normed = b.norm(x);
+    const LatentParts parts = latent_parts(b, m, normed, query_input(b, m, normed), pos);
+    TensorId t = absorbed ? absorbed_attention(b, m, parts, pos, scale, cache)
+                          : expanded_attention(b, m, parts, pos, scale, cache);
+    t = g.project(t, b.model.hidden_size);
+    if (i + 1 == n_layers) {
+      t = b.take_outputs(t, rows);
+      residual = b.take_outputs(residual, rows);
+    }
+    const TensorId middle = g.add(t, residual);
+    x = g.add(deepseek_feed_forward(b, b.norm(middle), layer), middle);
+  }
+  g.set_layer(static_cast<std::int64_t>(n_layers));
+  b.head(x);
+}
+
+/// Inputs of the cache of indexer keys.
+struct IndexerInputs {
+  CacheInputs cache;
+  TensorId rotation = kNoTensor;
+  bool fused = true;  ///< scores in one operation
+};
+
+IndexerInputs indexer_inputs(Builder& b, const Indexer& indexer) {
+  IndexerInputs in;
+  in.fused = b.fused_indexer(indexer);
+  in.cache = b.k_only_inputs();
+  in.cache.mask = b.mask(CacheKind::full, in.fused ? DType::f16 : DType::f32);
+  in.rotation = b.graph.input(DType::f32, {indexer.head_dim, indexer.head_dim, 1, 1});
+  return in;
+}
+
+/// Scores of every cell for every token, without the fused operation: [cells, tokens, 1, streams].
+TensorId indexer_scores(Builder& b, TensorId q, TensorId k, TensorId weights, TensorId mask) {
+  TensorGraph& g = b.graph;
+  TensorId t = g.mul_mat(g.permute(k, 0, 2, 1, 3), g.permute(q, 0, 2, 1, 3));
+  t = g.unary(g.cont(g.permute(t, 2, 1, 0, 3)));
+  t = g.sum_rows(g.mul(t, weights));
+  t = g.cont(g.permute(t, 2, 1, 0, 3));
+  return g.add(t, mask);
+}
+
+/// The cells that each token attends to: [top_k, tokens, 1, streams].
+TensorId chosen_cells(Builder& b,
+                      const Indexer& indexer,
+                      const IndexerInputs& in,
+                      TensorId x,
+                      TensorId query,
+                      TensorId pos) {
+  TensorGraph& g = b.graph;
+  TensorId q = g.project(query, indexer.head_dim * indexer.n_heads);
+  q = b.rope(g.reshape(q, {indexer.head_dim, indexer.n_heads, b.n_tokens, 1}), pos);
+  TensorId k = b.norm(g.project(x, indexer.head_dim), NormKind::layer);
+  k = b.rope(g.reshape(k, {indexer.head_dim, 1, b.n_tokens, 1}), pos);
+  q = g.mul_mat(in.rotation, q);
+  k = g.mul_mat(in.rotation, k);
+  const CacheShape shape{indexer.head_dim, 0, 1};
+  b.store_k(in.cache, shape, k);
+  k = b.cached_k(in.cache, shape);
+  q = b.by_stream(q);
+  TensorId weights = g.project(x, indexer.n_heads);
+  const TensorNode w = g[weights];
+  weights = g.scale(
+      g.view(weights,
+             {w.ne[0], divide(w.ne[1], b.n_streams), 1, b.n_streams},
+             {w.nb[0], w.nb[1], divide(w.nb[2], b.n_streams), divide(w.nb[3], b.n_streams)}));
+  TensorId scores = kNoTensor;
+  if (in.fused) {
+    const Extents ne{g[k].ne[2], g[q].ne[2], 1, g[q].ne[3]};
+    scores = g.operation(Op::lightning_indexer, DType::f32, ne, {q, k, weights, in.cache.mask});
+  } else {
+    scores = indexer_scores(b, q, k, weights, in.cache.mask);
+  }
+  const Affine n = b.fewer_cells_than(indexer.top_k) ? g[scores].ne[0] : Affine(indexer.top_k);
+  const Extents ne{n, g[scores].ne[1], g[scores].ne[2], g[scores].ne[3]};
+  return g.cont(g.operation(Op::top_k, DType::i32, ne, {scores}));
+}
+
+/// Every layer, or some of them, has an indexer; the others use the cells of the last that has.
+void build_sparse_latent(Builder& b) {
+  TensorGraph& g = b.graph;
+  if (!b.settings.v_less_mla || !latent(b, 0).indexer) {
+    throw Unsupported("model architecture",
+                      "\"" + b.model.architecture + "\" without latent keys and an indexer",
+                      "a file with both");
+  }
+  TensorId x = b.token_embedding();
+  const TensorId pos = b.positions();
+  const CacheInputs cache = b.k_only_inputs();
+  const IndexerInputs indexer = indexer_inputs(b, *latent(b, 0).indexer);
+  const TensorId rows = b.output_rows();
+  const std::size_t n_layers = b.model.layers.size();
+  TensorId chosen = kNoTensor;
+  for (std::size_t i = 0; i < n_layers; ++i) {
+    g.set_layer(static_cast<std::int64_t>(i));
+    const LayerSpec& layer = b.model.layers[i];
+    const LatentAttention& m = latent(b, i);
+    TensorId residual = x;
+    const TensorId normed = b.norm(x);
+    const TensorId query = query_input(b, m, normed);
+    if (m.indexer) {
+      chosen = chosen_cells(b, *m.indexer, indexer, normed, query, pos);
+    }
+    const LatentParts parts = latent_parts(b, m, normed, query, pos);
+    TensorId t = absorbed_attention(b, m, parts, pos, kNoTensor, cache, chosen);
     t = g.project(t, b.model.hidden_size);
     if (i + 1 == n_layers) {
       t = b.take_outputs(t, rows);
@@ -136,7 +246,9 @@ void build_deepseek2(Builder& b) {
 }  // namespace
 
 std::span<const ArchitectureRow> deepseek_family() {
-  static constexpr std::array<ArchitectureRow, 1> rows{{{"deepseek2", build_deepseek2}}};
+  static constexpr auto rows = std::to_array<ArchitectureRow>({{"deepseek2", build_deepseek2},
+                                                               {"deepseek32", build_sparse_latent},
+                                                               {"glm-dsa", build_sparse_latent}});
   return rows;
 }
 
