@@ -123,7 +123,7 @@ ComputeBytes ComputePlan::bytes_by_full_replay(const CacheCells& cells) const {
 }
 
 bool resolve_flash_attention(const ModelSpec& model, const GraphSettings& settings) {
-  if (settings.backend == Backend::cpu) {
+  if (settings.backend == Backend::cpu || is_quantized(settings.type_v)) {
     return true;
   }
   GraphSettings probe = settings;

@@ -74,7 +74,8 @@ class ComputePlan {
 };
 
 /// Whether FlashAttention stays on when it is left to the engine (`auto`): it does unless some
-/// layer's attention would leave the layer's device. `settings.flash_attention` is ignored.
+/// layer's attention would leave the layer's device; a quantised V cannot do without it.
+/// `settings.flash_attention` is ignored.
 [[nodiscard]] bool resolve_flash_attention(const ModelSpec& model, const GraphSettings& settings);
 
 /// The buffer of kept logits (host memory, in no breakdown of the engine's): f32 rows for

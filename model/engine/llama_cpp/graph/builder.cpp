@@ -12,11 +12,12 @@ Builder::Builder(const ModelSpec& spec, const GraphSettings& graph_settings, std
                                               : std::min(tokens, graph_settings.n_outputs)),
       n_streams(graph_settings.kv_unified ? 1 : graph_settings.n_seq_max),
       n_sequences(graph_settings.n_seq_max) {
+  graph.set_usual_cells({graph_settings.n_ctx_seq, graph_settings.n_ctx_seq});
   graph.reserve(64 + 96 * spec.layers.size());
 }
 
 Affine Builder::cells(CacheKind kind) const {
-  return kind == CacheKind::full ? Affine{0, 1, 0} : Affine{0, 0, 1};
+  return kind == CacheKind::full ? Affine{0, kCellBlock, 0} : Affine{0, 0, kCellBlock};
 }
 
 bool Builder::has_tensor(std::string_view name) const {

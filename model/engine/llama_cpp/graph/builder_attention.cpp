@@ -71,9 +71,10 @@ CacheInputs Builder::common_inputs(CacheKind kind) {
 }
 
 bool Builder::fused_indexer(const Indexer& indexer) const {
-  // the CUDA kernel's shapes (lightning-indexer.cu); the host runs any
+  // the CUDA kernel's shapes and types (lightning-indexer.cu); the host runs any
   return settings.backend == Backend::cpu ||
-         (indexer.head_dim == 128 && (indexer.n_heads == 64 || indexer.n_heads == 32));
+         (indexer.head_dim == 128 && (indexer.n_heads == 64 || indexer.n_heads == 32) &&
+          settings.type_k != DType::iq4_nl);
 }
 
 CacheInputs Builder::k_only_inputs(CacheKind kind) {

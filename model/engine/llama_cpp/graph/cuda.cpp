@@ -6,7 +6,7 @@ namespace kvfathom::llama_cpp {
 namespace {
 
 constexpr std::int64_t kRowPaddingElements = 512;  // MATRIX_ROW_PADDING
-constexpr std::int64_t kCellPadding = 256;         // caches hold a multiple of this
+constexpr std::int64_t kLongCache = 8192;          // where grouped heads leave the vector kernel
 constexpr std::int64_t kF16Alignment = 128;        // of the converted K and V
 
 enum class FlashKernel : std::uint8_t { none, vector, matrix };
@@ -16,8 +16,8 @@ bool is_float(DType type) {
 }
 
 bool divides(const Affine& bytes, std::int64_t divisor) {
-  return bytes.constant % divisor == 0 && bytes.per_full_cell * kCellPadding % divisor == 0 &&
-         bytes.per_window_cell * kCellPadding % divisor == 0;
+  return bytes.constant % divisor == 0 && bytes.per_full_block % divisor == 0 &&
+         bytes.per_window_block % divisor == 0;
 }
 
 std::int64_t constant(const Affine& a) {
@@ -41,7 +41,7 @@ FlashOperands flash_operands(const TensorGraph& graph, const TensorNode& t) {
 /// Query heads of one KV head can share a kernel tile.
 bool grouped_queries_apply(const FlashOperands& o) {
   const std::int64_t ratio = constant(o.q.ne[2]) / constant(o.k.ne[2]);
-  if (ratio < 2 || o.mask == nullptr || !divides(o.k.ne[1], kCellPadding)) {
+  if (ratio < 2 || o.mask == nullptr || !divides(o.k.ne[1], kCellBlock)) {
     return false;
   }
   for (const TensorNode* t : {&o.q, &o.k, &o.v, o.mask}) {
@@ -99,11 +99,15 @@ FlashKernel flash_kernel(const TensorGraph& graph, const TensorNode& t) {
   const std::int64_t q_dim = constant(o.q.ne[0]);
   const std::int64_t n_queries = constant(o.q.ne[1]);
   const bool vector = q_dim <= 256 && q_dim % 64 == 0 && q_dim != 192;
-  if (vector && is_quantized(o.k.type) && n_queries <= 2) {
-    return FlashKernel::vector;
+  if (!vector) {
+    return FlashKernel::matrix;
   }
-  if (vector && !is_quantized(o.k.type) && n_queries == 1 && constant(o.q.ne[3]) == 1 &&
-      constant(o.q.ne[2]) / constant(o.k.ne[2]) <= 4) {
+  if (is_quantized(o.k.type) || is_quantized(o.v.type)) {
+    return n_queries <= 2 ? FlashKernel::vector : FlashKernel::matrix;
+  }
+  const bool many_heads_long_cache = constant(o.q.ne[2]) / constant(o.k.ne[2]) > 4 &&
+                                     o.k.ne[1].at(graph.usual_cells()) >= kLongCache;
+  if (n_queries == 1 && constant(o.q.ne[3]) == 1 && !many_heads_long_cache) {
     return FlashKernel::vector;
   }
   return FlashKernel::matrix;

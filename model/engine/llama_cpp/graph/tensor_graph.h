@@ -117,6 +117,9 @@ class TensorGraph {
   void set_layer(std::int64_t layer) { layer_ = static_cast<std::int16_t>(layer); }
   [[nodiscard]] std::int64_t layer() const { return layer_; }
   void reserve(std::size_t n_tensors);
+  /// The cells by which a backend chooses kernels where their number decides.
+  void set_usual_cells(const CacheCells& cells) { usual_cells_ = cells; }
+  [[nodiscard]] const CacheCells& usual_cells() const { return usual_cells_; }
 
   // Leafs.
   TensorId input(DType type, const Extents& ne);
@@ -174,6 +177,7 @@ class TensorGraph {
   std::vector<TensorId> nodes_;
   std::vector<TensorId> leafs_;
   std::int16_t layer_ = -1;
+  CacheCells usual_cells_;
   TensorId device_weight_ = kNoTensor;
 };
 
