@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "model/error.h"
+#include "tests/model/engine/llama_cpp/sample_families.h"
 #include "tests/model/engine/llama_cpp/sample_models.h"
 
 namespace kvfathom::llama_cpp {
@@ -51,8 +52,8 @@ Row parse(const std::string& line) {
   return r;
 }
 
-std::vector<Row> rows() {
-  std::ifstream file(KVFATHOM_SOURCE_DIR "/tests/data/llama_cpp_compute.tsv");
+std::vector<Row> rows(const std::string& name) {
+  std::ifstream file(KVFATHOM_SOURCE_DIR "/tests/data/" + name);
   std::vector<Row> all;
   for (std::string line; std::getline(file, line);) {
     if (line.front() != '#') {
@@ -62,11 +63,7 @@ std::vector<Row> rows() {
   return all;
 }
 
-// The engine's own figures, to the byte, by both ways of asking.
-TEST(ComputePlan, MatchesWhatLlamaCppPlansToTheByte) {
-  const auto models = sample::models();
-  const std::vector<Row> all = rows();
-  ASSERT_GT(all.size(), 300U);
+void expect_exact(const std::map<std::string, ModelSpec>& models, const std::vector<Row>& all) {
   for (const Row& row : all) {
     const ModelSpec& model = models.at(row.model);
     GraphSettings s = row.settings;
@@ -78,6 +75,19 @@ TEST(ComputePlan, MatchesWhatLlamaCppPlansToTheByte) {
     EXPECT_EQ(fast.host_bytes, row.bytes.host_bytes) << row.text;
     EXPECT_EQ(fast, plan.bytes_by_full_replay(row.cells)) << row.text;
   }
+}
+
+// The engine's own figures, to the byte, by both ways of asking.
+TEST(ComputePlan, MatchesWhatLlamaCppPlansToTheByte) {
+  const std::vector<Row> all = rows("llama_cpp_compute.tsv");
+  ASSERT_GT(all.size(), 400U);
+  expect_exact(sample::models(), all);
+}
+
+TEST(ComputePlan, MatchesEveryDecoderFamilyToTheByte) {
+  const std::vector<Row> all = rows("llama_cpp_compute_families.tsv");
+  ASSERT_GT(all.size(), 200U);
+  expect_exact(sample::families(), all);
 }
 
 // A fixed sequence of odd settings: many cells asked of one plan, fast against slow.
