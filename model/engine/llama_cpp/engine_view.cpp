@@ -39,7 +39,6 @@ CacheScheme latent_scheme(CacheScheme requested, const Behaviours& behaviours) {
 
 ModelSpec engine_view(const ModelSpec& model, CacheScheme latent_scheme) {
   ModelSpec view = model;
-  view.tensors.clear();
   const bool reads_windows =
       std::ranges::find(kReadWindows, model.architecture) != kReadWindows.end();
   for (LayerSpec& layer : view.layers) {

@@ -10,9 +10,9 @@ namespace kvfathom::llama_cpp {
 /// How latent layers are cached when `requested` is asked of a build with these behaviours.
 [[nodiscard]] CacheScheme latent_scheme(CacheScheme requested, const Behaviours& behaviours);
 
-/// The model without its tensors, as the graph of this build treats it: architectures whose
-/// window key llama.cpp does not read attend to everything, and latent layers that are not cached
-/// as a latent are plain attention.
+/// The model as the graph of this build treats it: architectures whose window key llama.cpp does
+/// not read attend to everything, and latent layers that are not cached as a latent are plain
+/// attention.
 [[nodiscard]] ModelSpec engine_view(const ModelSpec& model, CacheScheme latent_scheme);
 
 }  // namespace kvfathom::llama_cpp
