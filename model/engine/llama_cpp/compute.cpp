@@ -8,6 +8,7 @@
 
 #include "model/engine/llama_cpp/graph/arch/arch.h"
 #include "model/engine/llama_cpp/graph/builder.h"
+#include "model/engine/llama_cpp/graph/fold.h"
 #include "model/engine/llama_cpp/graph/lifetime.h"
 #include "model/engine/llama_cpp/graph/pass_program.h"
 #include "model/engine/llama_cpp/graph/schedule.h"
@@ -55,12 +56,13 @@ struct CompiledPass {
   std::vector<Event> events;
   std::array<PassProgram, 2> programs;  ///< by backend
 
-  CompiledPass(Builder builder, const Machine& on) : machine(on) {
+  CompiledPass(Builder builder, const Machine& on, PassProgram::Boundaries boundaries)
+      : machine(on) {
     const Schedule order = schedule(builder.graph, machine);
     events = lifetimes(builder.graph, order, machine);
     for (std::size_t b = 0; b < machine.n_backends(); ++b) {
       const auto backend = static_cast<BackendId>(b);
-      programs.at(b) = PassProgram(events, backend, alignment(backend));
+      programs.at(b) = PassProgram(events, backend, alignment(backend), boundaries);
     }
   }
 
@@ -78,18 +80,22 @@ std::int64_t reserved_tokens(const GraphSettings& settings) {
   return (tokens + settings.n_seq_max - 1) / settings.n_seq_max * settings.n_seq_max;
 }
 
-ComputePlan::ComputePlan(const ModelSpec& model, const GraphSettings& settings) {
+ComputePlan::ComputePlan(const ModelSpec& model, const GraphSettings& settings, Layers layers)
+    : model_(model), settings_(settings) {
+  const FoldedModel folded = layers == Layers::folded ? fold_layers(model) : FoldedModel{model};
+  const PassProgram::Boundaries boundaries{folded.second_boundary, folded.third_boundary};
   const Machine machine = machine_of(settings);
   GraphSettings s = settings;
   // rows of logits are clipped before the tokens are rounded up to whole sequences
   const std::int64_t n_ctx = s.kv_unified ? s.n_ctx_seq : s.n_ctx_seq * s.n_seq_max;
   s.n_outputs = std::min({n_ctx, s.n_ubatch, s.n_outputs == 0 ? s.n_batch : s.n_outputs});
   const std::int64_t tokens = reserved_tokens(s);
-  pass_ = std::make_unique<detail::CompiledPass>(build(model, s, tokens), machine);
+  pass_ =
+      std::make_unique<detail::CompiledPass>(build(folded.model, s, tokens), machine, boundaries);
   sparse_cells_ = sparse_cells(model);
   if (sparse_cells_ > 0) {
-    short_pass_ =
-        std::make_unique<detail::CompiledPass>(build(model, s, tokens, sparse_cells_ - 1), machine);
+    short_pass_ = std::make_unique<detail::CompiledPass>(
+        build(folded.model, s, tokens, sparse_cells_ - 1), machine, boundaries);
   }
 }
 
@@ -103,16 +109,19 @@ const detail::CompiledPass& ComputePlan::pass(const CacheCells& cells) const {
 
 ComputeBytes ComputePlan::bytes(const CacheCells& cells) const {
   const detail::CompiledPass& p = pass(cells);
-  ComputeBytes result;
-  result.host_bytes = p.programs.at(static_cast<std::size_t>(p.machine.host())).bytes(cells);
-  if (p.machine.has_device) {
-    result.device_bytes = p.programs[0].bytes(cells);
+  const PassProgram::Result host =
+      p.programs.at(static_cast<std::size_t>(p.machine.host())).run(cells);
+  const PassProgram::Result device =
+      p.machine.has_device ? p.programs[0].run(cells) : PassProgram::Result{};
+  if (!host.settled || !device.settled) {
+    return ComputePlan(model_, settings_, Layers::all).bytes(cells);
   }
-  return result;
+  return {device.bytes, host.bytes};
 }
 
 ComputeBytes ComputePlan::bytes_by_full_replay(const CacheCells& cells) const {
-  const detail::CompiledPass& p = pass(cells);
+  const ComputePlan whole(model_, settings_, Layers::all);
+  const detail::CompiledPass& p = whole.pass(cells);
   const BackendId host = p.machine.host();
   ComputeBytes result;
   result.host_bytes = replay(p.events, host, p.alignment(host), cells);
@@ -130,7 +139,7 @@ bool resolve_flash_attention(const ModelSpec& model, const GraphSettings& settin
   probe.flash_attention = true;
   probe.v_transposed = false;
   probe.n_outputs = settings.n_seq_max;
-  const Builder builder = build(model, probe, settings.n_seq_max);
+  const Builder builder = build(fold_layers(model).model, probe, settings.n_seq_max);
   const TensorGraph& graph = builder.graph;
   return std::all_of(graph.nodes().begin(), graph.nodes().end(), [&](TensorId t) {
     return graph[t].op != Op::flash_attention || cuda_supports(graph, t);

@@ -53,20 +53,28 @@ struct CompiledPass;
 /// A model under settings, prepared once; cells may then vary at about a microsecond a question.
 class ComputePlan {
  public:
+  /// Repeating layers are built a few times only (fold.h), or all of them: slower, and the same.
+  enum class Layers : std::uint8_t { folded, all };
+
   /// Throws Unsupported for an architecture without a graph builder.
-  ComputePlan(const ModelSpec& model, const GraphSettings& settings);
+  ComputePlan(const ModelSpec& model,
+              const GraphSettings& settings,
+              Layers layers = Layers::folded);
   ComputePlan(ComputePlan&&) noexcept;
   ComputePlan& operator=(ComputePlan&&) noexcept;
   ~ComputePlan();
 
   [[nodiscard]] ComputeBytes bytes(const CacheCells& cells) const;
 
-  /// The same by replaying every event of the pass: the reference that `bytes` is tested against.
+  /// The same by replaying every event of every layer: the reference that `bytes` is tested
+  /// against.
   [[nodiscard]] ComputeBytes bytes_by_full_replay(const CacheCells& cells) const;
 
  private:
   [[nodiscard]] const detail::CompiledPass& pass(const CacheCells& cells) const;
 
+  ModelSpec model_;  ///< for the pass over all layers, if the folded one does not settle
+  GraphSettings settings_;
   std::unique_ptr<detail::CompiledPass> pass_;
   /// The pass over caches too small for a sparse index to choose from, if the model has one.
   std::unique_ptr<detail::CompiledPass> short_pass_;

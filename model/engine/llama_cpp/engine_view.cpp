@@ -39,6 +39,9 @@ CacheScheme latent_scheme(CacheScheme requested, const Behaviours& behaviours) {
 
 ModelSpec engine_view(const ModelSpec& model, CacheScheme latent_scheme) {
   ModelSpec view = model;
+  std::erase_if(view.tensors, [](const Tensor& t) {
+    return !t.name.starts_with("blk.0.") && !t.name.starts_with("blk.1.");
+  });
   const bool reads_windows =
       std::ranges::find(kReadWindows, model.architecture) != kReadWindows.end();
   for (LayerSpec& layer : view.layers) {

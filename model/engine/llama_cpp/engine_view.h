@@ -12,7 +12,7 @@ namespace kvfathom::llama_cpp {
 
 /// The model as the graph of this build treats it: architectures whose window key llama.cpp does
 /// not read attend to everything, and latent layers that are not cached as a latent are plain
-/// attention.
+/// attention. Of the tensors those of the first two layers stay: they say what is stored fused.
 [[nodiscard]] ModelSpec engine_view(const ModelSpec& model, CacheScheme latent_scheme);
 
 }  // namespace kvfathom::llama_cpp

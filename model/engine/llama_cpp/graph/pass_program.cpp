@@ -55,7 +55,8 @@ std::int64_t replay(std::span<const Event> events,
 /// equal layers become equal blocks.
 class PassCompiler {
  public:
-  explicit PassCompiler(PassProgram& program) : program_(program) {}
+  PassCompiler(PassProgram& program, PassProgram::Boundaries layers)
+      : program_(program), boundary_layers_(layers) {}
 
   void run(std::span<const Event> events, BackendId backend) {
     bool started = false;
@@ -65,13 +66,13 @@ class PassCompiler {
         continue;
       }
       if (started && e.layer != layer) {
-        finish_block();
+        finish_block(layer);
       }
       started = true;
       layer = e.layer;
       add(e);
     }
-    finish_block();
+    finish_block(layer);
   }
 
  private:
@@ -101,7 +102,10 @@ class PassCompiler {
     }
   }
 
-  void finish_block() {
+  void finish_block(std::int64_t layer) {
+    auto& before = program_.blocks_before_;
+    before.earlier += layer < static_cast<std::int64_t>(boundary_layers_.earlier) ? 1 : 0;
+    before.later += layer < static_cast<std::int64_t>(boundary_layers_.later) ? 1 : 0;
     for (const auto& [allocation, live] : live_) {
       block_.survivors.push_back(live.slot);
     }
@@ -140,14 +144,18 @@ class PassCompiler {
   }
 
   PassProgram& program_;
+  PassProgram::Boundaries boundary_layers_;
   PassProgram::Block block_;
   std::unordered_map<std::int32_t, Live> live_;
   std::uint16_t next_slot_ = 0;
 };
 
-PassProgram::PassProgram(std::span<const Event> events, BackendId backend, std::int64_t alignment)
+PassProgram::PassProgram(std::span<const Event> events,
+                         BackendId backend,
+                         std::int64_t alignment,
+                         Boundaries boundaries)
     : alignment_(alignment) {
-  PassCompiler(*this).run(events, backend);
+  PassCompiler(*this, boundaries).run(events, backend);
 }
 
 /// The allocator between two layers: its holes, and where what lives on lies.
@@ -198,27 +206,42 @@ class PassProgram::Replayer {
   Replayer(const PassProgram& program, std::span<const std::int64_t> sizes)
       : program_(program), sizes_(sizes) {}
 
-  std::int64_t run() {
+  Result run() {
     for (const Run& run : program_.runs_) {
-      for (std::uint16_t n = 0; n < run.count; ++n) {
+      for (std::size_t n = 1; n <= run.count; ++n) {
         const int before = known_;
         step(run.block);
         if (known_ != kUnknown && known_ == before) {
-          break;  // a fixed point: the rest of the run changes nothing
+          advance(run.count - n + 1);  // a fixed point: the rest of the run changes nothing
+          break;
         }
+        advance(1);
       }
     }
-    return state_.holes.max_bytes();
+    const Boundaries& marks = program_.blocks_before_;
+    const bool settled =
+        marks.earlier == marks.later || (at_earlier_ != kUnknown && at_earlier_ == at_later_);
+    return {state_.holes.max_bytes(), settled};
   }
 
  private:
   static constexpr int kUnknown = -1;
-  static constexpr std::size_t kMaxStates = 12;
+  static constexpr std::size_t kMaxStates = 20;
   struct Transition {
     int from = kUnknown;
     int to = kUnknown;
     std::uint16_t block = 0;
   };
+
+  /// Counts blocks, noting the state in which a boundary is passed.
+  void advance(std::size_t n_blocks) {
+    const auto passed = [&](std::size_t mark) {
+      return executed_ < mark && mark <= executed_ + n_blocks;
+    };
+    at_earlier_ = passed(program_.blocks_before_.earlier) ? known_ : at_earlier_;
+    at_later_ = passed(program_.blocks_before_.later) ? known_ : at_later_;
+    executed_ += n_blocks;
+  }
 
   void step(std::uint16_t block_id) {
     for (std::size_t t = 0; t < n_transitions_; ++t) {
@@ -262,6 +285,9 @@ class PassProgram::Replayer {
   State state_;
   bool loaded_ = true;
   int known_ = kUnknown;
+  int at_earlier_ = kUnknown;
+  int at_later_ = kUnknown;
+  std::size_t executed_ = 0;
   std::array<State, kMaxStates> states_;
   std::array<std::size_t, kMaxStates> n_live_;
   std::size_t n_states_ = 0;
@@ -269,7 +295,7 @@ class PassProgram::Replayer {
   std::size_t n_transitions_ = 0;
 };
 
-std::int64_t PassProgram::bytes(const CacheCells& cells) const {
+PassProgram::Result PassProgram::run(const CacheCells& cells) const {
   std::array<std::int64_t, kMaxSizes> sizes;
   for (std::size_t i = 0; i < sizes_.size(); ++i) {
     sizes[i] = align(sizes_[i].at(cells), alignment_);

@@ -20,10 +20,24 @@ namespace kvfathom::llama_cpp {
 /// met before is not run again, for it would leave the same holes as then.
 class PassProgram {
  public:
-  PassProgram() = default;
-  PassProgram(std::span<const Event> events, BackendId backend, std::int64_t alignment);
+  /// Two layer boundaries at which the allocator has to stand the same for a folded pass to speak
+  /// for the whole one (fold.h); equal ones are always settled.
+  struct Boundaries {
+    std::size_t earlier = 0;
+    std::size_t later = 0;
+  };
+  struct Result {
+    std::int64_t bytes = 0;
+    bool settled = true;
+  };
 
-  [[nodiscard]] std::int64_t bytes(const CacheCells& cells) const;
+  PassProgram() = default;
+  PassProgram(std::span<const Event> events,
+              BackendId backend,
+              std::int64_t alignment,
+              Boundaries boundaries);
+
+  [[nodiscard]] Result run(const CacheCells& cells) const;
 
  private:
   friend class PassCompiler;
@@ -57,6 +71,7 @@ class PassProgram {
   std::vector<Block> blocks_;
   std::vector<Run> runs_;
   std::int64_t alignment_ = 1;
+  Boundaries blocks_before_;  ///< the boundaries, in blocks executed
 };
 
 }  // namespace kvfathom::llama_cpp
