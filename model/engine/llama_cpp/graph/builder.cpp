@@ -120,6 +120,12 @@ void Builder::head(TensorId x) {
   logits(normed);
 }
 
+void Builder::head_of_rows(TensorId x, TensorId rows) {
+  const TensorId chosen = take_outputs(norm(x, model.norm, false), rows);
+  graph.set_output(chosen);
+  logits(chosen);
+}
+
 void Builder::logits(TensorId x) {
   TensorId t = graph.project(x, model.vocab_size);
   if (model.output_bias) {

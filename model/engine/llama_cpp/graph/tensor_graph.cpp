@@ -27,6 +27,9 @@ Affine n_elements(const TensorNode& t) {
 
 Affine extent_bytes(const TensorNode& t) {
   const DTypeInfo& type = info(t.type);
+  if (std::find(t.ne.begin(), t.ne.end(), Affine{}) != t.ne.end()) {
+    return 0;  // copies of states that no sequence asked for
+  }
   Affine bytes = type.block_elements == 1 ? (t.ne[0] - 1) * t.nb[0] + type.block_bytes
                                           : divide(t.ne[0] * t.nb[0], type.block_elements);
   for (std::size_t i = 1; i < 4; ++i) {
@@ -218,6 +221,14 @@ TensorId TensorGraph::cont(TensorId a, const Extents& ne) {
 TensorId TensorGraph::cast(TensorId a, DType type) {
   const TensorId t = operation(Op::copy, type, (*this)[a].ne, {a});
   (*this)[t].sources[1] = t;  // ggml keeps the destination of a copy as a source
+  return t;
+}
+
+TensorId TensorGraph::copy_to(TensorId a, TensorId destination) {
+  const TensorNode to = (*this)[destination];
+  const TensorId t = view(destination, to.ne, to.nb);
+  (*this)[t].op = Op::copy;
+  (*this)[t].sources = {a, destination, -1, -1, -1, -1, -1, -1};
   return t;
 }
 

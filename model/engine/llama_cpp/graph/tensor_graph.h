@@ -148,6 +148,7 @@ class TensorGraph {
   TensorId cont(TensorId a);
   TensorId cont(TensorId a, const Extents& ne);
   TensorId cast(TensorId a, DType type);
+  TensorId copy_to(TensorId a, TensorId destination);  ///< a view of destination
   TensorId repeat(TensorId a, const Extents& ne);
   TensorId pad(TensorId a, const Extents& more);
   TensorId sum_rows(TensorId a);

@@ -10,7 +10,13 @@ namespace kvfathom::llama_cpp {
 
 namespace {
 
-constexpr std::array kFamilies{decoder_families, deepseek_family, gpt_oss_family, gpt2_family};
+constexpr std::array kFamilies{decoder_families,
+                               deepseek_family,
+                               gpt_oss_family,
+                               gpt2_family,
+                               mamba_family,
+                               mamba_hybrid_family,
+                               delta_net_family};
 
 }  // namespace
 

@@ -23,6 +23,9 @@ struct ArchitectureRow {
 [[nodiscard]] std::span<const ArchitectureRow> deepseek_family();
 [[nodiscard]] std::span<const ArchitectureRow> gpt_oss_family();
 [[nodiscard]] std::span<const ArchitectureRow> gpt2_family();
+[[nodiscard]] std::span<const ArchitectureRow> mamba_family();
+[[nodiscard]] std::span<const ArchitectureRow> mamba_hybrid_family();
+[[nodiscard]] std::span<const ArchitectureRow> delta_net_family();
 
 /// What most families ask of a layer: its attention, or Unsupported naming the layer.
 [[nodiscard]] const Attention& attention_of(const Builder& b, std::size_t layer);
