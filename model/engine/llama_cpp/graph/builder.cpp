@@ -121,7 +121,9 @@ void Builder::head(TensorId x) {
 }
 
 void Builder::head_of_rows(TensorId x, TensorId rows) {
-  const TensorId chosen = take_outputs(norm(x, model.norm, false), rows);
+  const TensorId normed = norm(x, model.norm, false);  // a draft head may read all of it
+  graph.set_output(normed);
+  const TensorId chosen = take_outputs(normed, rows);
   graph.set_output(chosen);
   logits(chosen);
 }

@@ -123,7 +123,8 @@ class Builder {
   TensorId take_outputs(TensorId x, TensorId rows) { return graph.get_rows(x, rows); }
   /// Final norm and output head; marks both as outputs.
   void head(TensorId x);
-  /// Final norm of every token, then the head of the asked-for rows only; the rows are an output.
+  /// Final norm of every token, then the head of the asked-for rows only; both norms and rows are
+  /// outputs.
   void head_of_rows(TensorId x, TensorId rows);
   /// The head alone, for `x` that is normalised already.
   void logits(TensorId x);

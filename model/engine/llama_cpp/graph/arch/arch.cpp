@@ -12,8 +12,10 @@ namespace {
 
 constexpr std::array kFamilies{decoder_families,
                                deepseek_family,
+                               gemma4_family,
                                gpt_oss_family,
                                gpt2_family,
+                               lfm2_family,
                                mamba_family,
                                mamba_hybrid_family,
                                delta_net_family};

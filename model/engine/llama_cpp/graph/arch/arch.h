@@ -24,6 +24,8 @@ struct ArchitectureRow {
 [[nodiscard]] std::span<const ArchitectureRow> gpt_oss_family();
 [[nodiscard]] std::span<const ArchitectureRow> gpt2_family();
 [[nodiscard]] std::span<const ArchitectureRow> mamba_family();
+[[nodiscard]] std::span<const ArchitectureRow> gemma4_family();
+[[nodiscard]] std::span<const ArchitectureRow> lfm2_family();
 [[nodiscard]] std::span<const ArchitectureRow> mamba_hybrid_family();
 [[nodiscard]] std::span<const ArchitectureRow> delta_net_family();
 
