@@ -132,8 +132,9 @@ class Placer {
     } else if (any_prefix(t.name, kPerLayerFactors)) {
       std::vector<int> holders(devices_.begin(), devices_.begin() + n_layers(model_));
       std::ranges::sort(holders);
-      const auto repeated = std::ranges::unique(holders);
-      std::for_each(holders.begin(), repeated.begin(), [&](int d) { add(t, d, block); });
+      // Not std::ranges::unique: clang 14 cannot compile libstdc++ 12's.
+      const auto repeated = std::unique(holders.begin(), holders.end());
+      std::for_each(holders.begin(), repeated, [&](int d) { add(t, d, block); });
     } else {
       add(t, any_prefix(t.name, kFirstLayerTensors) ? devices_.front() : devices_.back(), block);
     }
