@@ -13,7 +13,7 @@ namespace {
 constexpr auto kReadWindows = std::to_array<std::string_view>({
     "afmoe",       "cohere2",      "cohere2moe", "deepseek4", "dots3note",    "exaone-moe",
     "exaone4",     "gemma2",       "gemma3",     "gemma3n",   "gemma4",       "gpt-oss",
-    "granite-swa", "laguna",       "lfm2",       "lfm2moe",   "llama4",       "mellum",
+    "granite_swa", "laguna",       "lfm2",       "lfm2moe",   "llama4",       "mellum",
     "mimo2",       "muse-glimmer", "olmo2",      "plamo3",    "smallthinker", "step35",
 });
 
