@@ -1,11 +1,12 @@
 #include "model/io/gguf_model.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <limits>
 
 #include "model/error.h"
 #include "model/io/gguf_layers.h"
+#include "model/io/spec_check.h"
 
 namespace kvfathom {
 namespace {
@@ -193,13 +194,14 @@ void read_tensors(std::span<const GgufHeader* const> shards,
                   const GgufSource& source,
                   ModelSpec& model) {
   ExtraPart mtp{.kind = "mtp", .n_parameters = 0, .n_layers = source.n_stored - source.n_layers};
-  std::int64_t left = std::numeric_limits<std::int64_t>::max();
+  constexpr std::int64_t kMostParameters = 1'000'000'000'000'000;  // 500 times the largest model
+  std::int64_t left = kMostParameters;
   for (const GgufHeader* shard : shards) {
     for (const GgufTensor& tensor : shard->tensors) {
-      if (tensor.data_bytes > left) {
-        source.tensors.refuse(tensor, "the model passes 2^63 bytes here", "a model that can exist");
+      left -= std::min(n_elements(tensor), left);
+      if (left == 0) {
+        source.tensors.refuse(tensor, "the model passes 1e15 parameters here", "fewer");
       }
-      left -= tensor.data_bytes;
       model.tensors.push_back({std::string(tensor.name), tensor.shape, tensor.dtype});
       const std::int64_t layer = layer_of(tensor.name);
       if (layer >= source.n_stored) {
@@ -242,6 +244,7 @@ ModelSpec model_of_gguf(std::span<const GgufHeader* const> shards) {
   read_whole_model(source, model);
   model.layers = read_layers(source);
   read_tensors(shards, source, model);
+  check_layers(model, first.path);
   return model;
 }
 

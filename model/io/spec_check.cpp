@@ -63,7 +63,7 @@ class LayerCheck {
 
 }  // namespace
 
-void check_spec(const ModelSpec& model, const std::string& source) {
+void check_layers(const ModelSpec& model, const std::string& source) {
   if (model.layers.empty()) {
     throw InputError(source, "no layers", "at least one");
   }
@@ -72,6 +72,10 @@ void check_spec(const ModelSpec& model, const std::string& source) {
     std::visit(check, model.layers[i].mixer);
     std::visit(check, model.layers[i].feed_forward);
   }
+}
+
+void check_spec(const ModelSpec& model, const std::string& source) {
+  check_layers(model, source);
   constexpr double kMostParameters = 1e15;
   double total = 0.0;
   for (const Tensor& tensor : tensor_inventory(model)) {

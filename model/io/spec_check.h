@@ -13,4 +13,7 @@ namespace kvfathom {
 /// parameters, so that no product of two fields overflows later.
 void check_spec(const ModelSpec& model, const std::string& source);
 
+/// The same without the parameters, for a reader that has counted them in the file.
+void check_layers(const ModelSpec& model, const std::string& source);
+
 }  // namespace kvfathom

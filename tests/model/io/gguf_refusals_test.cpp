@@ -9,6 +9,7 @@
 namespace kvfathom {
 namespace {
 
+using testing::GgufWriter;
 using testing::TinyGguf;
 
 struct Refusal {
@@ -156,6 +157,44 @@ TEST(GgufRefusals, StateMustMatchItsTensors) {
   EXPECT_EQ(input_error(file),
             "m.gguf: tensor \"blk.0.ssm_conv1d.weight\": shape {4, 160}; {4, 65664} by the keys of "
             "the state");
+}
+
+TEST(GgufRefusals, LayersMustFitEachOther) {
+  TinyGguf gemma("gemma3n", 22);
+  gemma.plain_layers(22).u32("attention.sliding_window", 512);
+  std::vector<std::int32_t> kv_heads(22, 2);
+  kv_heads[18] = 0;  // layer 20 would read it
+  gemma.i32s("attention.head_count_kv", kv_heads);
+  EXPECT_EQ(input_error(gemma),
+            "m.gguf: layer 20: shares with layer 18; an earlier layer with attention of its own");
+  TinyGguf mamba("mamba2", 1);
+  mamba.u32("ssm.conv_kernel", 4).u32("ssm.inner_size", 128).u32("ssm.state_size", 8);
+  mamba.u32("ssm.time_step_rank", 16).u32("ssm.group_count", 3);
+  mamba.put(0, "ssm_conv1d.weight", {4, 176});
+  EXPECT_EQ(input_error(mamba),
+            "m.gguf: layer 0: heads and groups do not split a width of 128; divisors");
+}
+
+TEST(GgufRefusals, NoModelHas1e15Parameters) {
+  GgufWriter w;
+  w.text("general.architecture", "llama").u32("llama.block_count", 1);
+  w.u32("llama.context_length", 1).u32("llama.embedding_length", 64);
+  w.u32("llama.attention.head_count", 4).f32("llama.attention.layer_norm_rms_epsilon", 1);
+  w.tensor("token_embd.weight", {64, 100}).tensor("output_norm.weight", {64});
+  for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_output"}) {
+    w.tensor("blk.0." + std::string(name) + ".weight", {64, 64});
+  }
+  w.tensor("big", {std::int64_t{1} << 50});
+  const std::string bytes = w.header();  // no data: the file only claims it
+  const GgufHeader header = parse_gguf(bytes, "m.gguf");
+  const std::vector<const GgufHeader*> shards{&header};
+  try {
+    static_cast<void>(model_of_gguf(shards));
+    FAIL();
+  } catch (const InputError& error) {
+    EXPECT_STREQ(error.what(),
+                 "m.gguf: tensor \"big\": the model passes 1e15 parameters here; fewer");
+  }
 }
 
 }  // namespace
