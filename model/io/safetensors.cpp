@@ -188,7 +188,7 @@ class HeaderEvents : public Events {
     double n = 1.0;
     for (std::size_t axis = 0; axis < shape_.size(); ++axis) {
       const int64_t width = shape_[shape_.size() - 1 - axis];
-      n *= static_cast<double>(width);
+      n *= static_cast<double>(std::max<int64_t>(width, 1));  // an empty axis hides no other
       if (!(n < 1e15)) {
         throw fail("a shape of more than 1e15 elements", "fewer");
       }

@@ -44,7 +44,8 @@ TEST_P(FuzzCorpus, IsReadOrRefusedInOneLine) {
 INSTANTIATE_TEST_SUITE_P(Readers,
                          FuzzCorpus,
                          ::testing::Values(Target{"gguf", fuzz::gguf},
-                                           Target{"hf_config", fuzz::hf_config}),
+                                           Target{"hf_config", fuzz::hf_config},
+                                           Target{"safetensors", fuzz::safetensors}),
                          [](const auto& target) { return std::string(target.param.name); });
 
 }  // namespace
