@@ -119,7 +119,7 @@ std::vector<LayerSpec> read_layers(const GgufSource& source) {
         source.architecture.name != "deci") {
       static_cast<void>(source.tensors.required(i, "ffn_up.weight"));
     }
-    layers.push_back(std::move(layer));
+    layers.push_back(layer);
   }
   return layers;
 }
@@ -251,6 +251,7 @@ ModelSpec model_of_gguf(std::span<const GgufHeader* const> shards) {
 ModelSpec read_gguf(const std::string& path) {
   const std::vector<GgufFile> files = open_gguf_shards(path);
   std::vector<const GgufHeader*> headers;
+  headers.reserve(files.size());
   for (const GgufFile& file : files) {
     headers.push_back(&file.header);
   }

@@ -107,10 +107,10 @@ ShortConv short_conv(const GgufSource& source, std::int64_t layer) {
 
 std::vector<bool> gguf_recurrent_layers(const GgufSource& source, const GgufHeads& heads) {
   const auto n = static_cast<std::size_t>(source.n_layers);
+  std::vector<bool> layers(n, source.architecture.recurrent != GgufRecurrent::none);
   if (source.architecture.recurrent == GgufRecurrent::none) {
-    return std::vector<bool>(n, false);
+    return layers;
   }
-  std::vector<bool> layers(n, true);
   const auto flagged = source.keys.per_layer(
       "attention.recurrent_layers", {.min = 0, .max = 1}, source.n_layers, source.n_stored);
   const auto interval =
