@@ -38,12 +38,42 @@ const Family* family_of(std::string_view model_type) {
   return nullptr;
 }
 
+/// Types that are understood well enough to say why they have no ModelSpec.
+struct Refused {
+  std::string_view model_type;
+  const char* why;
+};
+constexpr const char* kEncoder = "is an encoder, which keeps no cache";
+constexpr const char* kEncoderDecoder = "is an encoder-decoder, which is not modelled";
+constexpr std::array kRefused{
+    Refused{"bert", kEncoder},
+    Refused{"roberta", kEncoder},
+    Refused{"xlm-roberta", kEncoder},
+    Refused{"modernbert", kEncoder},
+    Refused{"nomic_bert", kEncoder},
+    Refused{"deberta-v2", kEncoder},
+    Refused{"t5", kEncoderDecoder},
+    Refused{"whisper", kEncoderDecoder},
+    Refused{"deepseek_v4", "attends over compressed tokens (CSA, HCA), which is not modelled"},
+    Refused{"cohere2_moe", "has experts whose fields are not known here"},
+};
+
 std::string joined_model_types() {
   std::string names;
   for (const std::string_view name : hf_model_types()) {
     names.append(names.empty() ? "" : ", ").append(name);
   }
   return names;
+}
+
+Unsupported refusal_of(const std::string& source, const std::string& model_type) {
+  const auto* const known = std::find_if(kRefused.begin(), kRefused.end(), [&](const Refused& r) {
+    return r.model_type == model_type;
+  });
+  return {source + ": \"model_type\"",
+          "\"" + model_type.substr(0, 60) + "\" " +
+              (known == kRefused.end() ? "is not known" : known->why),
+          "one of " + joined_model_types()};
 }
 
 /// What the file calls itself: model_type, or the format of the mamba_ssm package, which has none.
@@ -121,9 +151,7 @@ ModelSpec read_hf_config_text(std::string_view json, const std::string& source) 
   const std::string model_type = model_type_of(typed ? whole : merged(whole));
   const Family* const family = family_of(model_type);
   if (family == nullptr) {
-    throw Unsupported(source + ": \"model_type\"",
-                      "\"" + model_type.substr(0, 60) + "\" is not known",
-                      "one of " + joined_model_types());
+    throw refusal_of(source, model_type);
   }
   const Reader config = merged(whole);
   ModelSpec model;

@@ -104,7 +104,7 @@ void granite(const Reader& c, ModelSpec& m) {
   llama(c, m);
   m.embedding_scale = c.number_or("embedding_multiplier", 1.0);
   m.residual_scale = c.number_or("residual_multiplier", 1.0);
-  m.logit_scale = c.number_or("logits_scaling", 1.0);
+  m.logit_scale = granite_logit_scale(c);
 }
 
 /// OLMo-2 and OLMo-3: norms behind the mixer and the feed-forward only, q and k across heads.

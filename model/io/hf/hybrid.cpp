@@ -114,7 +114,7 @@ void granite_hybrid(const Reader& c, ModelSpec& m) {
   read_shape(c, m, false);
   m.embedding_scale = c.number_or("embedding_multiplier", 1.0);
   m.residual_scale = c.number_or("residual_multiplier", 1.0);
-  m.logit_scale = c.number_or("logits_scaling", 1.0);
+  m.logit_scale = granite_logit_scale(c);
   const Attention a = read_attention(c);
   const int64_t n_heads = c.count("mamba_n_heads", kHeads);
   const int64_t head_dim = c.is_text("mamba_d_head") || !c.has("mamba_d_head")

@@ -1,7 +1,9 @@
 // Mixtures of experts over plain attention.
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <string>
+#include <system_error>
 
 #include "model/io/hf/translate.h"
 
@@ -228,6 +230,31 @@ void mimo_v2(const Reader& c, ModelSpec& m) {
   }
 }
 
+/// Which layers have experts: Step lists them as text, "3,4,5"; a trimmed copy counts the dense
+/// layers before them.
+std::vector<bool> step3_expert_layers(const Reader& c, int64_t n) {
+  std::vector<bool> experts(static_cast<std::size_t>(n), false);
+  if (!c.has("moe_layers_enum")) {
+    const int64_t n_dense = c.count_or("first_k_dense_replace", 3, {0, n});
+    std::fill(experts.begin() + n_dense, experts.end(), true);
+    return experts;
+  }
+  const std::string text = c.text("moe_layers_enum");
+  const char* const end = text.data() + text.size();
+  for (const char* at = text.data(); at != end;) {
+    std::size_t layer = 0;
+    const auto [stop, status] = std::from_chars(at, end, layer);
+    if (status != std::errc{} || layer >= experts.size() || (stop != end && *stop != ',')) {
+      throw c.error("moe_layers_enum",
+                    c.shown("moe_layers_enum") + " is not understood",
+                    "layers from 0 to " + std::to_string(n - 1) + ", separated by commas");
+    }
+    experts[layer] = true;
+    at = stop == end ? end : stop + 1;
+  }
+  return experts;
+}
+
 /// Step-3.5 and 3.7: KV heads are "groups"; windowed layers have more query heads; each head has
 /// a gate. Where a copy lacks `attention_other_setting`, Step-3.5's stands in.
 void step3(const Reader& c, ModelSpec& m) {
@@ -255,10 +282,12 @@ void step3(const Reader& c, ModelSpec& m) {
                     .n_experts_per_token = c.has("moe_top_k") ? "moe_top_k" : "num_experts_per_tok",
                     .shared_intermediate_size = "share_expert_dim"});
   moe.router_bias = c.flag_or("use_moe_router_bias", false);
-  const int64_t n_dense = c.count_or("first_k_dense_replace", 3, kMaybeNone);
-  for (const std::string& type : names_per_layer(c, "layer_types", layer_count(c))) {
-    const FeedForward ff = n_layers(m) < n_dense ? FeedForward(read_dense(c)) : FeedForward(moe);
-    m.layers.push_back(layer_of(type == "full_attention" ? full : local, ff));
+  const int64_t n = layer_count(c);
+  const std::vector<bool> has_experts = step3_expert_layers(c, n);
+  const std::vector<std::string> types = names_per_layer(c, "layer_types", n);
+  for (std::size_t i = 0; i < types.size(); ++i) {
+    const FeedForward ff = has_experts[i] ? FeedForward(moe) : FeedForward(read_dense(c));
+    m.layers.push_back(layer_of(types[i] == "full_attention" ? full : local, ff));
   }
   add_mtp(m, m.layers.back(), c.count_or("num_nextn_predict_layers", 0, {0, 16}), false);
 }

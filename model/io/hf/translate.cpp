@@ -184,6 +184,15 @@ void apply_layer_types(const Reader& config, ModelSpec& model, int64_t window) {
   }
 }
 
+double granite_logit_scale(const Reader& config) {
+  const double divisor = config.number_or("logits_scaling", 1.0);
+  if (!(divisor > 0.0)) {
+    throw config.error(
+        "logits_scaling", config.shown("logits_scaling") + " is out of range", "above 0");
+  }
+  return 1.0 / divisor;
+}
+
 // ---- Parts beside the decoder ----------------------------------------------------------------
 
 void add_mtp(ModelSpec& model, const LayerSpec& layer, int64_t n, bool own_embeddings) {

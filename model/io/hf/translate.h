@@ -93,6 +93,9 @@ struct ExpertKeys {
 /// Gives `window` to every attention layer whose `layer_types` entry is sliding.
 void apply_layer_types(const Reader& config, ModelSpec& model, std::int64_t window);
 
+/// Granite divides its logits by `logits_scaling`.
+[[nodiscard]] double granite_logit_scale(const Reader& config);
+
 /// Adds `n` multi-token-prediction layers like `layer` to the extras: each with its two input
 /// norms, its 2d x d projection, a head norm, and an embedding and head of its own where the
 /// checkpoint repeats them (DeepSeek-V3 and what descends from it).

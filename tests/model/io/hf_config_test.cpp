@@ -191,6 +191,24 @@ TEST(HfConfigQuirks, StepCallsKvHeadsGroups) {
   EXPECT_EQ(experts(model, 3).n_experts, 288);
 }
 
+TEST(HfConfigQuirks, StepListsItsExpertLayersAsText) {
+  const std::string step = catalog::read_all(kConfigs + "stepfun-ai--Step-3.5-Flash.json");
+  const ModelSpec model =
+      read_hf_config_text(catalog::patched(step, R"({"moe_layers_enum": "1,44"})"), "x");
+  EXPECT_TRUE(std::holds_alternative<DenseFeedForward>(model.layers[0].feed_forward));
+  EXPECT_TRUE(std::holds_alternative<MixtureOfExperts>(model.layers[1].feed_forward));
+  EXPECT_TRUE(std::holds_alternative<DenseFeedForward>(model.layers[43].feed_forward));
+  EXPECT_TRUE(std::holds_alternative<MixtureOfExperts>(model.layers[44].feed_forward));
+  try {
+    (void)read_hf_config_text(catalog::patched(step, R"({"moe_layers_enum": "1,45"})"), "x");
+    ADD_FAILURE() << "layer 45 of 45 accepted";
+  } catch (const InputError& e) {
+    EXPECT_STREQ(e.what(),
+                 "x: \"moe_layers_enum\": \"1,45\" is not understood; layers from 0 to 44, "
+                 "separated by commas");
+  }
+}
+
 TEST(HfConfigQuirks, ErnieHasNamesOfItsOwnForExperts) {
   const ModelSpec model = read("baidu--ERNIE-4.5-21B-A3B-PT");
   EXPECT_EQ(model.architecture, "ernie4_5-moe");
@@ -414,7 +432,14 @@ TEST(HfConfigRefusals, UnknownModelTypesAreListedAgainstTheKnown) {
   }
   EXPECT_NE(known.find("deepseek_v3, "), std::string::npos);
   EXPECT_EQ(refusal(R"({"model_type": "bert"})"),
-            "3 config.json: \"model_type\": \"bert\" is not known; one of " + known);
+            "3 config.json: \"model_type\": \"bert\" is an encoder, which keeps no cache; one of " +
+                known);
+  EXPECT_EQ(refusal(R"({"model_type": "qwen9"})"),
+            "3 config.json: \"model_type\": \"qwen9\" is not known; one of " + known);
+  EXPECT_EQ(refusal(R"({"model_type": "deepseek_v4"})"),
+            "3 config.json: \"model_type\": \"deepseek_v4\" attends over compressed tokens (CSA, "
+            "HCA), which is not modelled; one of " +
+                known);
   EXPECT_EQ(refusal_of_text("{}"), "2 config.json: \"model_type\": missing; a string");
   EXPECT_EQ(refusal_of_text(R"({"architectures": ["BertModel"]})"),
             "3 config.json: \"model_type\": missing (the class is BertModel); one of " + known);
