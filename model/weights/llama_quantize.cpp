@@ -241,7 +241,7 @@ std::string canonical(std::string_view name) {
       {"q5_k - medium", "q5_k_m"},
       {"iq3_s mix - 3.66 bpw", "iq3_m"},
   });
-  if (const auto alias = std::ranges::find(kAliases, text, &Alias::spelt);
+  if (const auto* const alias = std::ranges::find(kAliases, text, &Alias::spelt);
       alias != kAliases.end()) {
     return std::string(alias->name);
   }
@@ -259,12 +259,12 @@ std::span<const FileTypeInfo> file_types() {
 
 std::optional<FileType> file_type_named(std::string_view name) {
   const std::string wanted = canonical(name);
-  const auto row = std::ranges::find(kFileTypes, wanted, &FileTypeInfo::name);
+  const auto* const row = std::ranges::find(kFileTypes, wanted, &FileTypeInfo::name);
   return row == kFileTypes.end() ? std::nullopt : std::optional(row->file_type);
 }
 
 std::optional<FileType> file_type_of_id(std::uint32_t id) {
-  const auto row = std::ranges::find(kFileTypes, id, &FileTypeInfo::id);
+  const auto* const row = std::ranges::find(kFileTypes, id, &FileTypeInfo::id);
   return row == kFileTypes.end() ? std::nullopt : std::optional(row->file_type);
 }
 

@@ -84,7 +84,7 @@ std::optional<WeightRecipe> gguf_recipe(std::string text) {
 
 std::optional<WeightRecipe> serving_recipe(std::string text) {
   const std::optional<std::int64_t> group = cut_group_size(text);
-  const auto row = std::ranges::find(kServingFormats, text, &ServingFormat::name);
+  const auto* const row = std::ranges::find(kServingFormats, text, &ServingFormat::name);
   if (row == kServingFormats.end() || (group && !row->grouped)) {
     return std::nullopt;
   }

@@ -131,10 +131,11 @@ class Placer {
       add(t, kHost, block);
     } else if (any_prefix(t.name, kPerLayerFactors)) {
       std::vector<int> holders(devices_.begin(), devices_.begin() + n_layers(model_));
-      std::ranges::sort(holders);
-      // Not std::ranges::unique: clang 14 cannot compile libstdc++ 12's.
-      const auto repeated = std::unique(holders.begin(), holders.end());
-      std::for_each(holders.begin(), repeated, [&](int d) { add(t, d, block); });
+      std::sort(holders.begin(), holders.end());
+      holders.erase(std::unique(holders.begin(), holders.end()), holders.end());
+      for (const int device : holders) {
+        add(t, device, block);
+      }
     } else {
       add(t, any_prefix(t.name, kFirstLayerTensors) ? devices_.front() : devices_.back(), block);
     }

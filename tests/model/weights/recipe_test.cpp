@@ -184,14 +184,15 @@ TEST(Recipe, ServingFormatsPackMatricesAndTheirScales) {
   const auto bytes = [&](const char* recipe) {
     return weight_bytes(quantised(model, tensors, parse_recipe(recipe)));
   };
-  constexpr std::int64_t kRest = 2 * (4096 * 1000 + 4096 + 4096 * 8);
-  constexpr std::int64_t kElements = 4096 * 4096;
-  EXPECT_EQ(bytes("fp8"), kRest + kElements + 4 * 32 * 32);
-  EXPECT_EQ(bytes("fp8-dynamic"), kRest + kElements + 2 * 4096);
-  EXPECT_EQ(bytes("int8"), kRest + kElements + 2 * 4096);
+  constexpr std::int64_t kWidth = 4096;
+  constexpr std::int64_t kRest = 2 * (kWidth * 1000 + kWidth + kWidth * 8);
+  constexpr std::int64_t kElements = kWidth * kWidth;
+  EXPECT_EQ(bytes("fp8"), kRest + kElements + kWidth / 128 * (kWidth / 128) * 4);
+  EXPECT_EQ(bytes("fp8-dynamic"), kRest + kElements + 2 * kWidth);
+  EXPECT_EQ(bytes("int8"), kRest + kElements + 2 * kWidth);
   // AWQ: half a byte a weight, and per group of 128 an f16 scale and a 4-bit zero
   EXPECT_EQ(bytes("awq"), kRest + kElements / 2 + kElements / 128 * 2 + kElements / 128 / 2);
-  EXPECT_EQ(bytes("gptq"), bytes("awq") + 4 * 4096);
+  EXPECT_EQ(bytes("gptq"), bytes("awq") + 4 * kWidth);
   EXPECT_EQ(bytes("int4-g32"), kRest + kElements / 2 + kElements / 32 * 2);
   EXPECT_EQ(bytes("nvfp4"), kRest + kElements / 2 + kElements / 16 + 4);
   EXPECT_EQ(bytes("mxfp4"), kRest + kElements * 2);  // no experts: nothing to pack

@@ -87,14 +87,15 @@ TEST(LlamaCppWeights, TiedHeadIsASecondCopyWhereTheBufferDiffers) {
     const std::vector<Tensor> tensors{{"token_embd.weight", {1024, 64, 1, 1}, dtype}};
     return weight_bytes(model, tensors, on_gpu);
   };
-  constexpr std::int64_t kHalf = 1024 * 64 * 2;
+  constexpr std::int64_t kElements = 65536;
+  constexpr std::int64_t kHalf = kElements * 2;
   EXPECT_EQ(placed(DType::f16, false).host_bytes, kHalf);
   EXPECT_EQ(placed(DType::f16, true).host_bytes, kHalf);
   EXPECT_EQ(placed(DType::f16, true).device_bytes, kHalf);
   // the CPU interleaves q4_0 for its matrix products but not for row look-ups: two copies
-  constexpr std::int64_t kQ4 = 1024 * 64 / 32 * 18;
+  constexpr std::int64_t kQ4 = kElements / 32 * 18;
   EXPECT_EQ(placed(DType::q4_0, false).host_bytes, 2 * kQ4);
-  EXPECT_EQ(placed(DType::q6_k, false).host_bytes, 1024 * 64 / 256 * 210);
+  EXPECT_EQ(placed(DType::q6_k, false).host_bytes, kElements / 256 * 210);
 }
 
 TEST(LlamaCppWeights, WhatCudaCannotRunStaysOnTheHost) {
