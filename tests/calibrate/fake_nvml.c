@@ -11,8 +11,12 @@ static int is(const char* state) {
   return set != NULL && strcmp(set, state) == 0;
 }
 
-int nvmlInit_v2(void) { return is("no-driver") ? 9 : 0; }
-int nvmlShutdown(void) { return 0; }
+int nvmlInit_v2(void) {
+  return is("no-driver") ? 9 : 0;
+}
+int nvmlShutdown(void) {
+  return 0;
+}
 int nvmlDeviceGetCount_v2(unsigned* count) {
   *count = is("no-gpu") ? 0 : is("unified") ? 1 : 3;
   return 0;
