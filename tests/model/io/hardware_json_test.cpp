@@ -125,9 +125,9 @@ TEST_F(HardwareFile, RefusalsNameFieldValueAndRemedy) {
 }
 
 TEST_F(HardwareFile, LongAndStrangeValuesAreShownShort) {
-  const std::string found = refusal(with(", \"kind\": \"" + std::string(5000, 'x') + "\""));
+  const std::string found = refusal(with(R"(, "kind": ")" + std::string(5000, 'x') + '"'));
   EXPECT_LT(found.size(), 150U);
-  EXPECT_EQ(refusal(with(", \"kind\": \"\\u0007\\n\"")),
+  EXPECT_EQ(refusal(with(R"(, "kind": "\u0007\n")")),
             "\"kind\" is \"\\u0007\\n\"; allowed is gpu, apu, tpu or cpu");
 }
 
