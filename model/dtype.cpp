@@ -69,13 +69,13 @@ std::optional<DType> dtype_named(std::string_view name) {
     return std::tolower(static_cast<unsigned char>(a)) ==
            std::tolower(static_cast<unsigned char>(b));
   };
-  const auto* const row = std::ranges::find_if(
+  const auto row = std::ranges::find_if(
       kTypes, [&](const DTypeInfo& t) { return std::ranges::equal(t.name, name, same); });
   return row == kTypes.end() ? std::nullopt : std::optional(row->dtype);
 }
 
 std::optional<DType> dtype_of_ggml(std::uint32_t ggml_id) {
-  const auto* const row = std::ranges::find(kTypes, std::optional(ggml_id), &DTypeInfo::ggml_id);
+  const auto row = std::ranges::find(kTypes, std::optional(ggml_id), &DTypeInfo::ggml_id);
   return row == kTypes.end() ? std::nullopt : std::optional(row->dtype);
 }
 

@@ -159,7 +159,7 @@ PassProgram::PassProgram(std::span<const Event> events,
 }
 
 /// The allocator between two layers: its holes, and where what lives on lies.
-struct PassProgram::State {
+struct PassProgram::State {  // NOLINT(cppcoreguidelines-pro-type-member-init): hot, see offsets
   FreeList holes;
   std::array<std::int64_t, kMaxSlots> offsets;  // the first n_live count
 
@@ -296,7 +296,8 @@ class PassProgram::Replayer {
 };
 
 PassProgram::Result PassProgram::run(const CacheCells& cells) const {
-  std::array<std::int64_t, kMaxSizes> sizes;
+  // Only what is written below is read: clearing the rest would cost as much as the answer.
+  std::array<std::int64_t, kMaxSizes> sizes;  // NOLINT(cppcoreguidelines-pro-type-member-init)
   for (std::size_t i = 0; i < sizes_.size(); ++i) {
     sizes[i] = align(sizes_[i].at(cells), alignment_);
   }

@@ -53,7 +53,7 @@ class Splitter {
     return owner.placed == Placement::host ? kHostBackend : kUnassigned;
   }
 
-  BackendId known_backend(TensorId id) const {
+  [[nodiscard]] BackendId known_backend(TensorId id) const {
     const TensorNode& t = graph_[id];
     const TensorNode& owner = t.is_view() ? graph_[t.view_of] : t;
     if (const BackendId b = of_buffer(owner, id); b != kUnassigned) {

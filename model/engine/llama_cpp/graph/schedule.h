@@ -40,12 +40,12 @@ struct Schedule {
 /// `graph`, whose sources are rewired to them.
 [[nodiscard]] Schedule schedule(TensorGraph& graph, const Machine& machine);
 
-/// True if the CUDA backend runs this operation (ggml-cuda.cu, supports_op). `t` must be a node of
+/// True if the CUDA backend runs this operation (ggml-cuda.cu, supports_op). `id` must be a node of
 /// `graph`.
-[[nodiscard]] bool cuda_supports(const TensorGraph& graph, TensorId t);
+[[nodiscard]] bool cuda_supports(const TensorGraph& graph, TensorId id);
 
 /// Bytes the CUDA backend reserves for a tensor: rows of quantised types are padded to 512
 /// elements, and FlashAttention over a cache that is not F16 converts K and V behind its result.
-[[nodiscard]] Affine cuda_alloc_bytes(const TensorGraph& graph, TensorId t);
+[[nodiscard]] Affine cuda_alloc_bytes(const TensorGraph& graph, TensorId id);
 
 }  // namespace kvfathom::llama_cpp
