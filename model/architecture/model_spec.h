@@ -207,6 +207,7 @@ struct MixtureOfExperts {
   std::int64_t latent_size =
       0;  ///< experts work on a projection this wide (Nemotron-3 Super); 0: none
   std::int64_t dense_intermediate_size = 0;  ///< a dense feed-forward beside it (Gemma-4); 0: none
+  bool merged_gate_up = false;  ///< the file keeps gate and up of the experts in one tensor
   ExpertGating gating = ExpertGating::softmax;
   bool normalise_weights = false;    ///< the chosen experts' weights are made to sum to one
   double weights_scale = 1.0;        ///< factor on the experts' weights; 1 or 0: none
@@ -266,6 +267,8 @@ struct ModelSpec {
   RotaryFactors rotary_factors = RotaryFactors::none;
   bool logit_softcap = false;      ///< final logits pass through a tanh cap (Gemma-2)
   bool attention_softcap = false;  ///< attention scores pass through a tanh cap (Gemma-2, Grok)
+  /// The file keeps q, k and v of a layer in one matrix; nothing: it holds no tensors to tell.
+  std::optional<bool> fused_qkv;
   bool attention_temperature =
       false;                     ///< queries are scaled by their position (Llama-4, Ministral 3)
   double embedding_scale = 1.0;  ///< factor on the token embedding; 1: none (graph has no op)

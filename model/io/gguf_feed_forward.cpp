@@ -78,6 +78,7 @@ MixtureOfExperts mixture(const GgufSource& source, std::int64_t layer) {
               tensors.has(layer, "ffn_gate.0.weight");
   moe.bias = tensors.has(layer, "ffn_up_exps.bias");
   moe.router_bias = tensors.has(layer, "exp_probs_b.bias");
+  moe.merged_gate_up = tensors.has(layer, "ffn_gate_up_exps.weight");
   read_routing(source, moe);
   if (const GgufTensor* shared = tensors.find(layer, "ffn_down_shexp.weight")) {
     moe.shared_intermediate_size = shared->shape[0];

@@ -165,6 +165,9 @@ void read_whole_model(const GgufSource& source, ModelSpec& model) {
   model.norm = norm_kind(source.keys, tensors);
   static_cast<void>(tensors.required(std::string(source.architecture.output_norm) + ".weight"));
   model.tied_embeddings = tensors.find("output.weight") == nullptr;
+  for (std::int64_t i = 0; i < source.n_layers; ++i) {
+    model.fused_qkv = model.fused_qkv.value_or(false) || tensors.has(i, "attn_qkv.weight");
+  }
   model.output_bias = tensors.find("output.bias") != nullptr;
   model.embedding_norm = source.architecture.output_norm != "token_embd_norm" &&
                          tensors.find("token_embd_norm.weight") != nullptr;

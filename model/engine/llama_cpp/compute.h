@@ -11,6 +11,7 @@
 #include "model/architecture/model_spec.h"
 #include "model/dtype.h"
 #include "model/engine/llama_cpp/graph/affine.h"
+#include "model/engine/settings.h"
 
 namespace kvfathom::llama_cpp {
 
@@ -32,9 +33,10 @@ struct GraphSettings {
   bool kv_unified = false;
   DType type_k = DType::f16;
   DType type_v = DType::f16;
-  /// Latent (MLA) layers keep one K-only entry per token; false: K and V of every head, as for
-  /// files without attention.key_length_mla.
-  bool v_less_mla = true;
+  /// What latent (MLA) layers cache: mla_latent (K only), mla_with_v (V beside it, as before
+  /// January 2026) or mla_expanded (K and V of every head, as for files without
+  /// attention.key_length_mla).
+  CacheScheme latent = CacheScheme::mla_latent;
 };
 
 /// Tokens of the pass that the engine reserves for: a micro-batch, a multiple of n_seq_max.

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 
 #include "model/architecture/model_spec.h"
 #include "model/engine/llama_cpp/compute.h"
@@ -134,7 +133,6 @@ class Builder {
   [[nodiscard]] bool fewer_cells_than(std::int64_t n) const { return max_cells < n; }
   /// Whether the engine scores cells in one operation.
   [[nodiscard]] bool fused_indexer(const Indexer& indexer) const;
-  [[nodiscard]] bool has_tensor(std::string_view name) const;
 
  private:
   TensorId store(TensorId cache, TensorId rows, TensorId ids);

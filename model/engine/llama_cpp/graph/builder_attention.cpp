@@ -30,9 +30,15 @@ struct HeadDims {
   std::int64_t v = 0;
 };
 
-HeadDims common_head_dims(const ModelSpec& model, CacheKind kind, bool windows_apart) {
+HeadDims common_head_dims(const ModelSpec& model,
+                          CacheKind kind,
+                          bool windows_apart,
+                          bool expanded_latent) {
   HeadDims dims{-1, -1};
   for (const LayerSpec& layer : model.layers) {
+    if (const auto* m = std::get_if<LatentAttention>(&layer.mixer); m && expanded_latent) {
+      dims = {m->qk_nope_head_dim + m->qk_rope_head_dim, m->v_head_dim};
+    }
     const Attention* a = attention_of(layer);
     if (a == nullptr ||
         (windows_apart && a->window_tokens.has_value() != (kind == CacheKind::window))) {
@@ -52,7 +58,8 @@ std::int64_t Builder::widest_v() const {
     if (const Attention* a = attention_of(layer)) {
       widest = std::max(widest, a->v_head_dim * a->n_kv_heads);
     } else if (const auto* m = std::get_if<LatentAttention>(&layer.mixer)) {
-      widest = std::max(widest, m->v_head_dim * m->n_heads);
+      const bool expanded = settings.latent == CacheScheme::mla_expanded;
+      widest = std::max(widest, expanded ? m->v_head_dim * m->n_heads : m->kv_lora_rank);
     }
   }
   return widest;
@@ -85,9 +92,10 @@ CacheInputs Builder::cache_inputs(CacheKind kind) {
   CacheInputs in = common_inputs(kind);
   const std::int64_t v_elements = settings.v_transposed ? n_tokens * widest_v() : n_tokens;
   in.v_rows = graph.input(DType::i64, {v_elements, 1, 1, 1});
-  HeadDims dims = common_head_dims(model, kind, true);
+  const bool expanded = settings.latent == CacheScheme::mla_expanded;
+  HeadDims dims = common_head_dims(model, kind, true, expanded);
   if (dims.k == 0) {
-    dims = common_head_dims(model, kind, false);
+    dims = common_head_dims(model, kind, false, expanded);
   }
   if (is_quantized(settings.type_k) && dims.k > 0 && dims.k % kSmallestRotation == 0) {
     std::int64_t n = kSmallestRotation;

@@ -133,7 +133,7 @@ inline std::map<std::string, ModelSpec> families() {
       qk_normed(dense("qwen3", {36, 4096, 12288, 32, 8, 128, 151936}), QkNorm::per_head);
   all["phi2"] = parallel(biased(dense("phi2", {32, 2560, 10240, 32, 32, 80, 51200})));
   all["phi2"].output_bias = true;
-  all["phi2"].tensors.push_back({.name = "blk.0.attn_qkv.weight"});
+  all["phi2"].fused_qkv = true;
   all["phi4"] = dense("phi3", {40, 5120, 17920, 40, 10, 128, 100352});
   all["ministral-3-3b"] = dense("mistral3", {26, 3072, 9216, 32, 8, 128, 131072});
   all["ministral-3-3b"].attention_temperature = true;

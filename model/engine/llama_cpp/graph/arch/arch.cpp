@@ -52,6 +52,7 @@ MoeOptions moe_options(const MixtureOfExperts& moe) {
   options.selection_bias = moe.router_bias;
   options.expert_bias = moe.bias;
   options.gated = moe.gated;
+  options.merged_gate_up = moe.merged_gate_up;
   options.n_groups = moe.n_expert_groups;
   options.n_groups_used = moe.n_expert_groups_used;
   return options;

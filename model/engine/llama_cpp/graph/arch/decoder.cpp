@@ -79,7 +79,7 @@ DecoderInputs decoder_inputs(Builder& b, const DecoderTraits& traits) {
     in.window = b.cache_inputs(CacheKind::window);
   }
   in.outputs = b.output_rows();
-  in.fused_qkv = b.model.tensors.empty() ? traits.fused_qkv : b.has_tensor("blk.0.attn_qkv.weight");
+  in.fused_qkv = b.model.fused_qkv.value_or(traits.fused_qkv);
   return in;
 }
 

@@ -70,6 +70,12 @@ TensorId absorbed_attention(Builder& b,
   x.v = g.reshape(parts.latent, {m.kv_lora_rank, 1, b.n_tokens, 1});
   x.k = g.concat(x.v, parts.k_rope, 0);
   x.q = scale == kNoTensor ? x.q : g.mul(x.q, scale);
+  if (b.settings.latent == CacheScheme::mla_with_v) {
+    return b.attend(cache,
+                    {m.kv_lora_rank + m.qk_rope_head_dim, m.kv_lora_rank, 1},
+                    x,
+                    {.decompressed_v_dim = m.v_head_dim});
+  }
   return b.attend_k_only(cache,
                          {m.kv_lora_rank + m.qk_rope_head_dim, m.kv_lora_rank, 1},
                          x,
@@ -106,7 +112,6 @@ TensorId deepseek_feed_forward(Builder& b, TensorId x, const LayerSpec& layer) {
   }
   const auto& moe = std::get<MixtureOfExperts>(layer.feed_forward);
   MoeOptions options = moe_options(moe);
-  options.merged_gate_up = b.has_tensor("blk.1.ffn_gate_up_exps.weight");
   const TensorId routed = b.experts(x, moe, options);
   const DenseFeedForward shared{moe.shared_intermediate_size, true, false};
   return b.graph.add(routed, b.feed_forward(x, shared, Activation::silu));
@@ -114,11 +119,12 @@ TensorId deepseek_feed_forward(Builder& b, TensorId x, const LayerSpec& layer) {
 
 void build_deepseek2(Builder& b) {
   TensorGraph& g = b.graph;
-  const bool absorbed = b.settings.v_less_mla;
+  const bool absorbed = b.settings.latent != CacheScheme::mla_expanded;
+  const bool k_only = b.settings.latent == CacheScheme::mla_latent;
   TensorId x = b.token_embedding();
   const TensorId pos = b.positions();
   const TensorId scale = b.model.attention_temperature ? b.attention_scale() : kNoTensor;
-  const CacheInputs cache = absorbed ? b.k_only_inputs() : b.cache_inputs(CacheKind::full);
+  const CacheInputs cache = k_only ? b.k_only_inputs() : b.cache_inputs(CacheKind::full);
   const TensorId rows = b.output_rows();
   const std::size_t n_layers = b.model.layers.size();
   for (std::size_t i = 0; i < n_layers; ++i) {
@@ -207,7 +213,7 @@ TensorId chosen_cells(Builder& b,
 /// Every layer, or some of them, has an indexer; the others use the cells of the last that has.
 void build_sparse_latent(Builder& b) {
   TensorGraph& g = b.graph;
-  if (!b.settings.v_less_mla || !latent(b, 0).indexer) {
+  if (b.settings.latent != CacheScheme::mla_latent || !latent(b, 0).indexer) {
     throw Unsupported("model architecture",
                       "\"" + b.model.architecture + "\" without latent keys and an indexer",
                       "a file with both");

@@ -14,7 +14,7 @@ void build_gpt_oss(Builder& b) {
   const CacheInputs full = b.cache_inputs(CacheKind::full);
   const CacheInputs window = b.cache_inputs(CacheKind::window);
   const TensorId rows = b.output_rows();
-  const bool fused = b.has_tensor("blk.0.attn_qkv.weight");
+  const bool fused = b.model.fused_qkv.value_or(false);
   const std::size_t n_layers = b.model.layers.size();
   for (std::size_t i = 0; i < n_layers; ++i) {
     g.set_layer(static_cast<std::int64_t>(i));
