@@ -56,6 +56,10 @@ struct Attention {
   std::int64_t gate_width = 0;
   std::optional<Indexer> indexer =
       std::nullopt;  ///< MiniMax-M3: one index key per token beside K and V
+  /// K and V are projected from a latent of this rank, but cached for every head (DeepSeek files
+  /// without latent keys), and queries from one of q_lora_rank; 0: no latent.
+  std::int64_t kv_lora_rank = 0;
+  std::int64_t q_lora_rank = 0;
   friend bool operator==(const Attention&, const Attention&) = default;
 };
 

@@ -186,7 +186,12 @@ Attention expanded_attention(const GgufSource& source, const Attention& plain, s
                                rank,
                                plain.n_heads * (nope + plain.v_head_dim),
                                "kv_lora_rank, head_count, key_length and value_length");
-  return plain;
+  Attention a = plain;
+  a.kv_lora_rank = rank;
+  if (const GgufTensor* down = source.tensors.find(layer, "attn_q_a.weight")) {
+    a.q_lora_rank = down->shape[1];
+  }
+  return a;
 }
 
 LatentAttention latent_attention(const GgufSource& source,

@@ -22,7 +22,9 @@ Attention expanded(const LatentAttention& a) {
           .n_kv_heads = a.n_heads,
           .head_dim = a.qk_nope_head_dim + a.qk_rope_head_dim,
           .v_head_dim = a.v_head_dim,
-          .rope_dim = a.qk_rope_head_dim};
+          .rope_dim = a.qk_rope_head_dim,
+          .kv_lora_rank = a.kv_lora_rank,
+          .q_lora_rank = a.q_lora_rank};
 }
 
 }  // namespace

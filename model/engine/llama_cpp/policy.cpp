@@ -78,7 +78,6 @@ class LlamaCppPlan final : public MemoryPlan {
       : settings_(settings),
         resolved_(resolve(model, settings)),
         view_(llama_cpp::engine_view(model, resolved_.latent)),
-        graph_model_(llama_cpp::engine_view(model, CacheScheme::mla_latent)),
         device_{settings.n_gpus == 0 ? Device::kHost : 0},
         weights_(llama_cpp::weight_bytes(model, model.tensors, settings.n_gpus > 0)) {
     resolve_flash_attention();
@@ -91,7 +90,7 @@ class LlamaCppPlan final : public MemoryPlan {
                    settings.n_gpus == 0 ? llama_cpp::kCpuPadding : llama_cpp::kCudaPadding);
     const Cells large = cells_at(smallest_unclipped_context());
     compute_shape_ = large;
-    compute_.emplace(graph_model_, graph_settings(large));
+    compute_.emplace(view_, graph_settings(large));
   }
 
   [[nodiscard]] MemoryReport evaluate(std::int64_t context_tokens) const override {
@@ -158,7 +157,6 @@ class LlamaCppPlan final : public MemoryPlan {
   EngineSettings settings_;
   Resolved resolved_;
   ModelSpec view_;
-  ModelSpec graph_model_;  ///< the view with its latent layers as they are: graphs need the ranks
   Device device_;
   llama_cpp::WeightBytes weights_;
   std::optional<llama_cpp::CacheSizer> sizer_;
@@ -187,7 +185,7 @@ void LlamaCppPlan::resolve_flash_attention() {
   if (automatic && resolved_.behaviours.flash_attention_auto) {
     resolved_.cells.flash_attention = true;
     resolved_.flash_attention = llama_cpp::resolve_flash_attention(
-        graph_model_, graph_settings(cells_at(smallest_unclipped_context())));
+        view_, graph_settings(cells_at(smallest_unclipped_context())));
     resolved_.v_transposed = false;  // the cache was laid out before the probe gave up
   } else {
     resolved_.v_transposed = !resolved_.flash_attention;
@@ -217,7 +215,7 @@ llama_cpp::ComputeBytes LlamaCppPlan::compute_bytes(const Cells& cells) const {
   if (cells.n_batch == compute_shape_.n_batch && cells.n_ubatch == compute_shape_.n_ubatch) {
     return compute_->bytes(cache);
   }
-  return llama_cpp::ComputePlan(graph_model_, graph_settings(cells)).bytes(cache);
+  return llama_cpp::ComputePlan(view_, graph_settings(cells)).bytes(cache);
 }
 
 void LlamaCppPlan::add_lines(MemoryReport& report, const llama_cpp::ComputeBytes& compute) const {

@@ -9,13 +9,25 @@ namespace kvfathom::llama_cpp {
 
 namespace {
 
-const LatentAttention& latent(const Builder& b, std::size_t layer) {
-  if (const auto* m = std::get_if<LatentAttention>(&b.model.layers.at(layer).mixer)) {
+/// The layer's latent attention, also where the model is seen as caching K and V of every head.
+LatentAttention latent(const Builder& b, std::size_t layer) {
+  const Mixer& mixer = b.model.layers.at(layer).mixer;
+  if (const auto* m = std::get_if<LatentAttention>(&mixer)) {
     return *m;
   }
-  throw Unsupported("layer " + std::to_string(layer),
-                    "a mixer that architecture \"" + b.model.architecture + "\" does not have",
-                    "multi-head latent attention");
+  const auto* a = std::get_if<Attention>(&mixer);
+  if (a == nullptr || a->kv_lora_rank == 0) {
+    throw Unsupported("layer " + std::to_string(layer),
+                      "a mixer that architecture \"" + b.model.architecture + "\" does not have",
+                      "multi-head latent attention");
+  }
+  return {.n_heads = a->n_heads,
+          .q_lora_rank = a->q_lora_rank,
+          .kv_lora_rank = a->kv_lora_rank,
+          .qk_nope_head_dim = a->head_dim - a->rope_dim,
+          .qk_rope_head_dim = a->rope_dim,
+          .v_head_dim = a->v_head_dim,
+          .indexer = {}};
 }
 
 struct LatentParts {
@@ -119,8 +131,9 @@ TensorId deepseek_feed_forward(Builder& b, TensorId x, const LayerSpec& layer) {
 
 void build_deepseek2(Builder& b) {
   TensorGraph& g = b.graph;
-  const bool absorbed = b.settings.latent != CacheScheme::mla_expanded;
-  const bool k_only = b.settings.latent == CacheScheme::mla_latent;
+  const bool absorbed = b.settings.latent != CacheScheme::mla_expanded &&
+                        std::holds_alternative<LatentAttention>(b.model.layers.front().mixer);
+  const bool k_only = absorbed && b.settings.latent == CacheScheme::mla_latent;
   TensorId x = b.token_embedding();
   const TensorId pos = b.positions();
   const TensorId scale = b.model.attention_temperature ? b.attention_scale() : kNoTensor;
@@ -130,7 +143,7 @@ void build_deepseek2(Builder& b) {
   for (std::size_t i = 0; i < n_layers; ++i) {
     g.set_layer(static_cast<std::int64_t>(i));
     const LayerSpec& layer = b.model.layers[i];
-    const LatentAttention& m = latent(b, i);
+    const LatentAttention m = latent(b, i);
     TensorId residual = x;
     const TensorId normed = b.norm(x);
     const LatentParts parts = latent_parts(b, m, normed, query_input(b, m, normed), pos);
@@ -228,7 +241,7 @@ void build_sparse_latent(Builder& b) {
   for (std::size_t i = 0; i < n_layers; ++i) {
     g.set_layer(static_cast<std::int64_t>(i));
     const LayerSpec& layer = b.model.layers[i];
-    const LatentAttention& m = latent(b, i);
+    const LatentAttention m = latent(b, i);
     TensorId residual = x;
     const TensorId normed = b.norm(x);
     const TensorId query = query_input(b, m, normed);
