@@ -135,7 +135,9 @@ TEST(GgufModel, LatentAttention) {
                                  .n_shared_experts = 1,
                                  .intermediate_size = 1536,
                                  .shared_intermediate_size = 1536,
-                                 .router_bias = true};
+                                 .router_bias = true,
+                                 .gating = ExpertGating::sigmoid,
+                                 .weights_scale = static_cast<double>(1.8F)};
   EXPECT_EQ(model.layers[1].feed_forward, FeedForward(experts));
   EXPECT_TRUE(model.extras.empty());
   // DeepSeek-V2-Lite projects q directly and has two shared experts in one.
@@ -158,8 +160,12 @@ TEST(GgufModel, MultiTokenPredictionIsBehindTheDecoder) {
 
 TEST(GgufModel, WithoutTheMlaKeysEveryHeadIsCached) {
   const ModelSpec model = read("deepseek-v2-lite-nomla");
-  const Attention expected{
-      .n_heads = 16, .n_kv_heads = 16, .head_dim = 192, .v_head_dim = 128, .rope_dim = 64};
+  const Attention expected{.n_heads = 16,
+                           .n_kv_heads = 16,
+                           .head_dim = 192,
+                           .v_head_dim = 128,
+                           .rope_dim = 64,
+                           .kv_lora_rank = 512};
   EXPECT_EQ(mixer<Attention>(model, 0), expected);
   EXPECT_EQ(n_parameters(model), n_parameters(read("deepseek-v2-lite")));
 }
