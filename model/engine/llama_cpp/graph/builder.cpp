@@ -20,6 +20,11 @@ Affine Builder::cells(CacheKind kind) const {
   return kind == CacheKind::full ? Affine{0, kCellBlock, 0} : Affine{0, 0, kCellBlock};
 }
 
+bool Builder::has_tensor(std::string_view name) const {
+  return std::any_of(
+      model.tensors.begin(), model.tensors.end(), [&](const Tensor& t) { return t.name == name; });
+}
+
 TensorId Builder::token_embedding() {
   const TensorId tokens = graph.input(DType::i32, {n_tokens, 1, 1, 1});
   const TensorId table = graph.host_weight(DType::f16);

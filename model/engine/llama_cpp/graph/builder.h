@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "model/architecture/model_spec.h"
 #include "model/engine/llama_cpp/compute.h"
@@ -129,6 +130,7 @@ class Builder {
   void logits(TensorId x);
 
   [[nodiscard]] Affine cells(CacheKind kind) const;
+  [[nodiscard]] bool has_tensor(std::string_view name) const;
   /// The caches hold fewer cells than this. Only asked for sparse indices, which then choose all.
   [[nodiscard]] bool fewer_cells_than(std::int64_t n) const { return max_cells < n; }
   /// Whether the engine scores cells in one operation.
