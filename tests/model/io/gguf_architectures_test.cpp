@@ -300,8 +300,10 @@ TEST(GgufArchitectures, ExpertsInAllTheirForms) {
       .n_experts = 8, .n_experts_per_token = 2, .intermediate_size = 48, .gated = true};
   EXPECT_EQ(model.layers[2].feed_forward, FeedForward(expected));
   expected.router_bias = true;
+  expected.merged_gate_up = true;
   EXPECT_EQ(model.layers[1].feed_forward, FeedForward(expected));
   expected.router_bias = false;
+  expected.merged_gate_up = false;
   expected.n_shared_experts = 1;
   expected.shared_intermediate_size = 40;
   expected.shared_expert_gate = true;
