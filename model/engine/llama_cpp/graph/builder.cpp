@@ -33,12 +33,7 @@ TensorId Builder::token_embedding() {
   graph.expand(rows);
   // the other way in, ready-made embeddings, is part of every graph and allocated though unused
   graph.expand(graph.input(DType::f32, {model.hidden_size, n_tokens, 1, 1}));
-  TensorId x = rows;
-  if (model.embedding_scale != 1.0) {
-    x = graph.scale(x);
-    graph.expand(x);
-  }
-  return x;
+  return model.embedding_scale != 1.0 ? graph.scale(rows) : rows;
 }
 
 TensorId Builder::positions(std::int64_t per_token) {

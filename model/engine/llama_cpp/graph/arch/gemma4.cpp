@@ -23,7 +23,7 @@ LayerAttention layer_attention(const Builder& b, std::size_t layer) {
   return {attention_of(b, layer), true};
 }
 
-/// [width, tokens, layers]: every layer's own embedding of the tokens, on the host.
+/// [width, tokens, layers]: every layer's own embedding of the tokens; its table is on the host.
 TensorId per_layer_inputs(Builder& b, TensorId x) {
   TensorGraph& g = b.graph;
   const std::int64_t width = b.model.per_layer_embedding_size;
@@ -35,12 +35,9 @@ TensorId per_layer_inputs(Builder& b, TensorId x) {
                                     {g.host_weight(DType::f16), tokens});
   const TensorId looked_up = g.scale(g.reshape(rows, {width, n_layers, b.n_tokens, 1}));
   g.expand(looked_up);
-  const TensorId made = g.operation(Op::mul_mat,
-                                    DType::f32,
-                                    {width * n_layers, b.n_tokens, 1, 1},
-                                    {g.host_weight(DType::f16), x});
+  const TensorId made = g.project(x, width * n_layers);
   const TensorId scaled = g.reshape(g.scale(made), {width, n_layers, b.n_tokens, 1});
-  const TensorId normed = g.mul(g.rms_norm(scaled), g.host_weight(DType::f32));
+  const TensorId normed = b.norm(scaled, NormKind::rms, false);
   const TensorId sum = g.scale(g.add(normed, looked_up));
   return g.cont(g.permute(sum, 0, 2, 1, 3));
 }
