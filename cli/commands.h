@@ -1,0 +1,16 @@
+// The subcommands. Each reads its options, writes to the console and returns the exit status;
+// refusals are thrown (model/error.h).
+#pragma once
+
+#include "cli/console.h"
+#include "cli/options.h"
+
+namespace kvfathom::cli {
+
+[[nodiscard]] int fit(const Options& options, Console& console);
+[[nodiscard]] int memory(const Options& options, Console& console);
+[[nodiscard]] int inspect(const Options& options, Console& console);
+[[nodiscard]] int list(const Options& options, Console& console);
+[[nodiscard]] int validate(const Options& options, Console& console);
+
+}  // namespace kvfathom::cli

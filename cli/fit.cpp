@@ -1,0 +1,160 @@
+// kvfathom fit: the longest context, or the most sequences, that a machine holds.
+#include "cli/fit.h"
+
+#include <algorithm>
+
+#include "cli/commands.h"
+#include "cli/format.h"
+#include "cli/json_writer.h"
+#include "cli/values.h"
+#include "model/error.h"
+
+namespace kvfathom::cli {
+namespace {
+
+/// llama.cpp counts cells in 32 bits; no model is trained beyond this either.
+constexpr std::int64_t kLongestContext = (std::int64_t{1} << 31) - 1;
+constexpr std::int64_t kMostSequences = 4096;
+
+FitAnswer finished(const Query& query,
+                   const CacheCase& cache_case,
+                   const MemoryPlan& plan,
+                   std::int64_t context_tokens) {
+  const std::int64_t shown = std::max<std::int64_t>(1, context_tokens);
+  FitAnswer answer;
+  answer.cache_case = cache_case;
+  answer.label = label_of(query, cache_case, plan);
+  answer.report = plan.evaluate(shown);
+  answer.command = context_tokens > 0 ? plan.command(shown, shell_word(query.model.file)) : "";
+  return answer;
+}
+
+FitAnswer longest(const Query& query, const CacheCase& cache_case, bool beyond_trained) {
+  const auto plan = plan_of(query, cache_case);
+  const std::int64_t trained = query.model.spec.trained_context_tokens;
+  const std::int64_t limit = beyond_trained || trained <= 0 ? kLongestContext : trained;
+  const LongestContext found = longest_context(*plan, query.machine.capacities, limit);
+  FitAnswer answer = finished(query, cache_case, *plan, found.context_tokens);
+  answer.max_context_tokens = found.context_tokens;
+  answer.sequences = query.settings.sequences;
+  answer.limited_by = std::string(name(found.limited_by));
+  return answer;
+}
+
+/// The plan for `sequences`, or null where the engine refuses so many.
+std::unique_ptr<MemoryPlan> plan_for(const Query& query,
+                                     const CacheCase& cache_case,
+                                     std::int64_t sequences) {
+  EngineSettings settings = query.settings;
+  settings.sequences = sequences;
+  try {
+    return plan_of(query, cache_case, settings);
+  } catch (const InputError&) {
+    if (sequences == 1) {
+      throw;
+    }
+    return nullptr;
+  }
+}
+
+/// As many sequences of `context_tokens` as fit. A ledger need not grow with every sequence, so
+/// the count goes on past the first that does not fit until even the floor is too large.
+FitAnswer most_sequences(const Query& query,
+                         const CacheCase& cache_case,
+                         std::int64_t context_tokens) {
+  std::int64_t best = 0;
+  std::string limited_by = "memory";
+  for (std::int64_t sequences = 1; sequences <= kMostSequences; ++sequences) {
+    const auto plan = plan_for(query, cache_case, sequences);
+    if (plan == nullptr) {
+      limited_by = best + 1 == sequences ? "engine" : limited_by;
+      break;
+    }
+    if (fits(plan->evaluate(context_tokens).ledger, query.machine.capacities)) {
+      best = sequences;
+    } else if (std::any_of(query.machine.capacities.begin(),
+                           query.machine.capacities.end(),
+                           [&](const Capacity& capacity) {
+                             return plan->floor_bytes(capacity.device, context_tokens) >
+                                    capacity.bytes;
+                           })) {
+      break;
+    }
+  }
+  const auto plan = plan_for(query, cache_case, std::max<std::int64_t>(1, best));
+  FitAnswer answer = finished(query, cache_case, *plan, best > 0 ? context_tokens : 0);
+  if (best == 0) {
+    answer.report = plan->evaluate(context_tokens);
+    limited_by = name(longest_context(*plan, query.machine.capacities, 1).limited_by);
+    limited_by = limited_by == "model" ? "memory" : limited_by;
+  }
+  answer.max_context_tokens = best > 0 ? context_tokens : 0;
+  answer.sequences = best;
+  answer.limited_by = limited_by;
+  return answer;
+}
+
+Json json_of(const Query& query, const std::vector<FitAnswer>& answers) {
+  Json json = document("fit");
+  json["model"] = model_json(query.model.spec);
+  json["gpu"] = {
+      {"name", query.machine.name},
+      {"count", query.machine.n_gpus},
+      {"usable_bytes", query.machine.capacities.front().bytes - query.machine.reserve_bytes}};
+  json["engine"] = engine_json(query);
+  json["answers"] = Json::array();
+  for (const FitAnswer& answer : answers) {
+    json["answers"].push_back(
+        {{"scheme", scheme_json(answer.label)},
+         {"max_context_tokens", answer.max_context_tokens},
+         {"limited_by", answer.limited_by},
+         {"sequences", answer.sequences},
+         {"cache_bytes_per_token", answer.report.cache.bytes_per_token},
+         {"ledger", ledger_json(answer.report.ledger)},
+         {"device_totals", device_totals_json(answer.report.ledger, query.machine)},
+         {"command", text_or_null(answer.command)}});
+  }
+  return json;
+}
+
+std::int64_t context_for_users(const Options& options) {
+  if (!options.users && options.engine.context) {
+    throw InputError("--context", "fit looks for it", "leave it out, or ask with --users");
+  }
+  if (!options.users) {
+    return 0;
+  }
+  if (!options.engine.context) {
+    throw InputError("--users", "--context is missing", "give the tokens of each: --context N");
+  }
+  if (options.engine.sequences) {
+    throw InputError("--sequences", "--users looks for it", "leave it out");
+  }
+  return parse_count("--context", *options.engine.context, 1, kLongestContext);
+}
+
+}  // namespace
+
+int fit(const Options& options, Console& console) {
+  const std::int64_t users_context = context_for_users(options);
+  const Query query = read_query(options);
+  if (!query.machine.known()) {
+    throw InputError("--gpu", "missing", "give --gpu NAME, --gpu local or --memory SIZE");
+  }
+  std::vector<FitAnswer> answers;
+  for (const CacheCase& cache_case : fit_cases(query, options)) {
+    answers.push_back(options.users ? most_sequences(query, cache_case, users_context)
+                                    : longest(query, cache_case, options.beyond_trained));
+  }
+  if (console.json) {
+    print_json(console, json_of(query, answers));
+  } else {
+    print_fit(console, query, options, answers);
+  }
+  const bool any = std::any_of(answers.begin(), answers.end(), [](const FitAnswer& answer) {
+    return answer.max_context_tokens > 0;
+  });
+  return any ? 0 : 1;
+}
+
+}  // namespace kvfathom::cli

@@ -1,0 +1,151 @@
+#include "cli/gpu_argument.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "calibrate/local_device.h"
+#include "cli/data_dir.h"
+#include "cli/format.h"
+#include "cli/values.h"
+#include "model/error.h"
+#include "model/io/file.h"
+#include "model/io/hardware_json.h"
+#include "model/text/size.h"
+
+namespace kvfathom::cli {
+namespace {
+
+constexpr int kMostGpus = 1024;
+
+std::vector<std::string> split_names(const std::string& text) {
+  std::vector<std::string> names;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find(',', at), text.size());
+    if (end > at) {
+      names.push_back(text.substr(at, end - at));
+    }
+    at = end + 1;
+  }
+  return names;
+}
+
+bool is_number(const std::string& text) {
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+}
+
+HardwareSpec device_named(const std::string& name) {
+  if (is_regular_file(name) || name.ends_with(".json")) {
+    return read_hardware(name);
+  }
+  return find_hardware(data_directory(), name);
+}
+
+HardwareSpec device_of_size(const GpuOptions& options) {
+  HardwareSpec device;
+  device.memory_bytes = parse_size(*options.memory, "--memory");
+  device.name = gib(device.memory_bytes) + " of memory";
+  device.memory_provenance = Provenance::exact;
+  if (options.bandwidth) {
+    device.bandwidth = parse_bandwidth(*options.bandwidth, "--bandwidth");
+  }
+  return device;
+}
+
+/// The devices that the options name, before `--gpus N` multiplies them.
+std::vector<HardwareSpec> named_devices(const GpuOptions& options) {
+  const bool names_in_gpus = options.gpus && !is_number(*options.gpus);
+  if ((options.gpu || names_in_gpus) && options.memory) {
+    throw InputError("--memory", "given together with --gpu", "give one of them");
+  }
+  if (options.memory) {
+    return {device_of_size(options)};
+  }
+  std::vector<HardwareSpec> devices;
+  const Text& text = names_in_gpus ? options.gpus : options.gpu;
+  for (const std::string& name : text ? split_names(*text) : std::vector<std::string>{}) {
+    if (lower(name) == "local") {
+      for (HardwareSpec& device : local_devices()) {
+        devices.push_back(std::move(device));
+      }
+    } else {
+      devices.push_back(device_named(name));
+    }
+  }
+  if (text && devices.empty()) {
+    throw InputError("--gpu", "no name given", "a catalog name, 'local' or a hardware JSON file");
+  }
+  return devices;
+}
+
+void multiply(std::vector<HardwareSpec>& devices, std::int64_t count) {
+  if (devices.size() == 1) {
+    devices.resize(static_cast<std::size_t>(std::max<std::int64_t>(count, 1)), devices.front());
+  } else if (devices.size() > static_cast<std::size_t>(count) && count > 0) {
+    devices.resize(static_cast<std::size_t>(count));  // the first of this machine's GPUs
+  } else if (!devices.empty() && devices.size() < static_cast<std::size_t>(count)) {
+    throw InputError("--gpus",
+                     std::to_string(count) + " of " + std::to_string(devices.size()) + " devices",
+                     "0 to " + std::to_string(devices.size()));
+  }
+}
+
+std::string name_of(const std::vector<HardwareSpec>& devices) {
+  std::string text;
+  for (std::size_t i = 0; i < devices.size();) {
+    std::size_t same = i;
+    while (same < devices.size() && devices[same].name == devices[i].name) {
+      ++same;
+    }
+    text += i == 0 ? "" : " + ";
+    text += same - i > 1 ? std::to_string(same - i) + " x " : "";
+    text += devices[i].name;
+    i = same;
+  }
+  return text;
+}
+
+}  // namespace
+
+MachineRules Machine::rules() const {
+  MachineRules rules;
+  rules.reserve_bytes = reserve_bytes;
+  rules.host_shares_memory = host_shares_memory;
+  for (const Capacity& capacity : capacities) {
+    rules.devices.push_back(capacity.device);
+  }
+  return rules;
+}
+
+Machine read_machine(const GpuOptions& options) {
+  Machine machine;
+  machine.devices = named_devices(options);
+  const bool counted = options.gpus && is_number(*options.gpus);
+  const std::int64_t count = counted ? parse_count("--gpus", *options.gpus, 0, kMostGpus) : 0;
+  if (counted && count > 0) {
+    multiply(machine.devices, count);
+  }
+  if (options.bandwidth && !options.memory) {
+    throw InputError("--bandwidth", "given without --memory", "a GPU by name has its own");
+  }
+  if (options.reserve) {
+    machine.reserve_bytes = parse_size(*options.reserve, "--reserve");
+  }
+  const bool host_only = (counted && count == 0) ||
+                         (!machine.devices.empty() && machine.devices.front().vendor == "cpu");
+  machine.n_gpus =
+      host_only ? 0 : static_cast<int>(std::max<std::size_t>(machine.devices.size(), 1));
+  if (counted && machine.devices.empty() && count > 0) {
+    machine.n_gpus = static_cast<int>(count);
+  }
+  machine.name = name_of(machine.devices);
+  for (std::size_t i = 0; i < machine.devices.size(); ++i) {
+    const HardwareSpec& device = machine.devices[i];
+    const Device place{host_only ? Device::kHost : static_cast<int>(i)};
+    machine.capacities.push_back({place, device.free_memory_bytes.value_or(device.memory_bytes)});
+    machine.host_shares_memory =
+        machine.host_shares_memory || (!host_only && device.unified_memory);
+  }
+  return machine;
+}
+
+}  // namespace kvfathom::cli

@@ -1,0 +1,30 @@
+// The GPU that a command was given: a catalog name, this machine, a hardware file, or a size.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/device_plan.h"
+#include "cli/options.h"
+#include "model/hardware/hardware_spec.h"
+#include "model/memory/inverse.h"
+
+namespace kvfathom::cli {
+
+struct Machine {
+  std::string name;                   ///< as the person would say it; empty if no machine was given
+  int n_gpus = 1;                     ///< 0: the model lives on the host
+  std::vector<HardwareSpec> devices;  ///< one per GPU, or the host's memory; empty: not given
+  std::vector<Capacity> capacities;   ///< what each device may be filled to, reserve included
+  std::int64_t reserve_bytes = 0;
+  bool host_shares_memory = false;
+
+  [[nodiscard]] bool known() const { return !capacities.empty(); }
+  [[nodiscard]] MachineRules rules() const;
+};
+
+/// Throws InputError for names that no catalog has (the nearest are named) and for options that
+/// contradict each other.
+[[nodiscard]] Machine read_machine(const GpuOptions& options);
+
+}  // namespace kvfathom::cli

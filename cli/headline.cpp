@@ -1,0 +1,89 @@
+#include "cli/headline.h"
+
+#include <algorithm>
+
+#include "cli/format.h"
+#include "model/architecture/parameters.h"
+#include "model/cache/groups.h"
+
+namespace kvfathom::cli {
+namespace {
+
+std::string layers(std::int64_t n) {
+  return thousands(n) + (n == 1 ? " layer" : " layers");
+}
+
+std::string stored_by(const cache::LayerGroup& group) {
+  const cache::CacheLayout& layout = group.layout;
+  const std::string_view scheme = cache::name(group.scheme);
+  if (layout.state_elements + layout.conv_elements > 0) {
+    return layers(group.n_layers) + " keep a state of " +
+           thousands(layout.state_elements + layout.conv_elements) + " values per sequence";
+  }
+  std::string text = layers(group.n_layers) + " x ";
+  if (scheme == "mla-latent") {
+    text += thousands(layout.k_row_elements) + " values, V is a view of K";
+  } else if (scheme == "sparse-index") {
+    text += thousands(layout.k_row_elements) + " indexer values";
+  } else {
+    text += "(" + thousands(layout.k_row_elements) + " K + " + thousands(layout.v_row_elements) +
+            " V) values";
+  }
+  if (layout.token_cap) {
+    text += ", last " + thousands(*layout.token_cap) + " tokens only";
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string model_line(const ModelArgument& model) {
+  const ParameterCount count = count_parameters(model.spec);
+  const std::int64_t all = count.total;
+  const std::int64_t active = count.active;
+  std::string text = printable(model.spec.name) + ", " + parameters(all) + " parameters";
+  if (active != all) {
+    text += " (" + parameters(active) + " active)";
+  }
+  return text + ", " + model.weights + " weights";
+}
+
+std::string machine_line(const Machine& machine) {
+  if (!machine.known()) {
+    return "no GPU given";
+  }
+  std::string text = machine.name;
+  const std::string size = gib(machine.capacities.front().bytes);
+  if (text.find(size) == std::string::npos) {
+    text += ", " + size + (machine.n_gpus > 1 ? " each" : "");
+  }
+  return text;
+}
+
+std::string engine_line(const Query& query) {
+  std::string text(query.engine->name);
+  if (!query.engine_version.empty()) {
+    text += " " + printable(query.engine_version);
+  }
+  return text;
+}
+
+std::string type_pair(DType k, DType v) {
+  std::string text(name(k));
+  return k == v ? text : text + "/" + std::string(name(v));
+}
+
+std::string stored_line(const ModelSpec& model, CacheScheme scheme) {
+  constexpr std::size_t kMostGroups = 3;
+  const auto groups = cache::layer_groups(model, scheme);
+  std::string text;
+  for (std::size_t i = 0; i < std::min(groups.size(), kMostGroups); ++i) {
+    text += (i == 0 ? "" : "; ") + stored_by(groups[i]);
+  }
+  if (groups.size() > kMostGroups) {
+    text += "; and " + std::to_string(groups.size() - kMostGroups) + " more kinds";
+  }
+  return text.empty() ? "nothing" : text;
+}
+
+}  // namespace kvfathom::cli

@@ -1,0 +1,25 @@
+// Sentences that several commands print: which model, which machine, what a scheme stores.
+#pragma once
+
+#include <string>
+
+#include "cli/query.h"
+
+namespace kvfathom::cli {
+
+/// "GLM-4.7-Flash, 29.9 B parameters (3.6 B active), q4_k_m weights".
+[[nodiscard]] std::string model_line(const ModelArgument& model);
+
+/// "NVIDIA GeForce RTX 4090, 24.00 GiB" or "no GPU given".
+[[nodiscard]] std::string machine_line(const Machine& machine);
+
+/// "llama.cpp 0.5.0", "ideal".
+[[nodiscard]] std::string engine_line(const Query& query);
+
+/// "f16", or "q8_0/f16" where K and V differ.
+[[nodiscard]] std::string type_pair(DType k, DType v);
+
+/// What one token leaves in the cache: "47 layers x 576 values, V is a view of K".
+[[nodiscard]] std::string stored_line(const ModelSpec& model, CacheScheme scheme);
+
+}  // namespace kvfathom::cli

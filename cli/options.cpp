@@ -1,0 +1,76 @@
+#include "cli/options.h"
+
+#include <CLI/CLI.hpp>
+
+namespace kvfathom::cli {
+
+void add_output_options(CLI::App& command, Options& options) {
+  OutputOptions& out = options.output;
+  command.add_flag("--json", out.json, "a JSON document (data/schemas/) instead of a table")
+      ->group("Output");
+  command.add_flag("--quiet", out.quiet, "the answer only, without notes")->group("Output");
+  command.add_flag("--no-color", out.no_color, "no colours (also: NO_COLOR set)")->group("Output");
+  command.add_option("--width", out.width, "columns to print in (default: the terminal's)")
+      ->type_name("N")
+      ->group("Output");
+}
+
+void add_model_options(CLI::App& command, Options& options) {
+  command
+      .add_option("MODEL",
+                  options.model,
+                  "catalog name, .gguf, config.json, model folder or inspect document")
+      ->required();
+  command
+      .add_option("--weights",
+                  options.weights,
+                  "weight format or quantiser recipe (bf16, q8_0, q4_k_m ..); default: the file's")
+      ->type_name("F")
+      ->group("Model");
+}
+
+void add_gpu_options(CLI::App& command, Options& options) {
+  GpuOptions& gpu = options.gpu;
+  const auto add = [&](const char* name, Text& target, const char* type, const char* help) {
+    command.add_option(name, target, help)->type_name(type)->group("Machine");
+  };
+  add("--gpu", gpu.gpu, "GPU", "catalog name, 'local', or a hardware JSON file");
+  add("--gpus", gpu.gpus, "N|A,B", "how many, or their names; 0: everything on the host");
+  add("--memory", gpu.memory, "SIZE", "memory of the device (24GiB; 24GB is 24e9 bytes)");
+  add("--bandwidth", gpu.bandwidth, "RATE", "its memory bandwidth (1008GB/s)");
+  add("--reserve", gpu.reserve, "SIZE", "memory to keep free on each device (default 0)");
+}
+
+void add_engine_options(CLI::App& command, Options& options) {
+  EngineOptions& engine = options.engine;
+  const auto add = [&](const char* name, Text& target, const char* type, const char* help) {
+    command.add_option(name, target, help)->type_name(type)->group("Engine");
+  };
+  add("--engine", engine.engine, "E", "ideal or llama.cpp (default for GGUF weights)");
+  add("--engine-version", engine.engine_version, "V", "build (b9000), release or date");
+  add("--context", engine.context, "N", "tokens per sequence");
+  add("--sequences", engine.sequences, "S", "concurrent sequences, default 1 (llama.cpp -np)");
+  command
+      .add_option(
+          "--scheme", engine.schemes, "cache scheme, repeatable; 'all': every one that applies")
+      ->type_name("ID")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->group("Engine");
+  add("--cache-type-k",
+      engine.cache_type_k,
+      "T",
+      "element type of K, default f16 (llama.cpp -ctk)");
+  add("--cache-type-v",
+      engine.cache_type_v,
+      "T",
+      "element type of V, default f16 (llama.cpp -ctv)");
+  add("--batch-tokens,--batch", engine.batch_tokens, "N", "tokens per logical pass (llama.cpp -b)");
+  add("--ubatch-tokens,--ubatch", engine.ubatch_tokens, "N", "tokens per physical pass (-ub)");
+  add("--outputs", engine.outputs, "N", "rows of logits reserved; 0: a whole micro-batch");
+  add("--flash-attention", engine.flash_attention, "on|off|auto", "llama.cpp -fa");
+  add("--kv-unified", engine.kv_unified, "on|off", "one cache for all sequences (llama.cpp -kvu)");
+  add("--swa-full", engine.swa_full, "on|off", "windows get the whole context (--swa-full)");
+}
+
+}  // namespace kvfathom::cli

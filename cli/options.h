@@ -1,0 +1,70 @@
+// What the command line may say. Text is kept as written and turned into numbers by values.h, so
+// that every refusal names the option, the value and what is allowed in one form.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace kvfathom::cli {
+
+using Text = std::optional<std::string>;
+
+/// Options of every command.
+struct OutputOptions {
+  bool json = false;
+  bool quiet = false;
+  bool no_color = false;
+  Text width;
+};
+
+/// Which machine: a catalog name, this one, or a size.
+struct GpuOptions {
+  Text gpu;
+  Text gpus;
+  Text memory;
+  Text bandwidth;
+  Text reserve;
+};
+
+/// What is asked of the engine.
+struct EngineOptions {
+  Text engine;
+  Text engine_version;
+  Text context;
+  Text total_context;
+  Text sequences;
+  std::vector<std::string> schemes;
+  Text cache_type_k;
+  Text cache_type_v;
+  Text batch_tokens;
+  Text ubatch_tokens;
+  Text outputs;
+  Text flash_attention;
+  Text kv_unified;
+  Text swa_full;
+};
+
+/// One struct for all commands: each registers the part it has a use for.
+struct Options {
+  OutputOptions output;
+  std::string model;
+  Text weights;
+  GpuOptions gpu;
+  EngineOptions engine;
+  bool beyond_trained = false;
+  bool users = false;
+  std::string list_what;
+  Text truth;
+};
+
+void add_output_options(CLI::App& command, Options& options);
+void add_model_options(CLI::App& command, Options& options);
+void add_gpu_options(CLI::App& command, Options& options);
+void add_engine_options(CLI::App& command, Options& options);
+
+}  // namespace kvfathom::cli

@@ -1,0 +1,199 @@
+#include "cli/query.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <variant>
+
+#include "cli/data_dir.h"
+#include "cli/format.h"
+#include "cli/values.h"
+#include "model/cache/groups.h"
+#include "model/cache/scheme.h"
+#include "model/engine/history.h"
+#include "model/error.h"
+#include "model/io/engine_history_json.h"
+#include "model/io/file.h"
+
+namespace kvfathom::cli {
+namespace {
+
+/// What a 16-bit cache is compared with: types that lose nothing against it.
+bool keeps_all(DType dtype) {
+  return dtype == DType::f16 || dtype == DType::bf16 || dtype == DType::f32;
+}
+
+DType default_cache_type(const Query& query) {
+  const bool model_dtype = query.engine->name != "llama.cpp" && query.model.spec.weight_dtype;
+  const DType dtype = model_dtype ? *query.model.spec.weight_dtype : DType::f16;
+  return keeps_all(dtype) ? dtype : DType::f16;
+}
+
+/// Schemes that the model's own layers have: asking for one of them is asking for `native`.
+bool is_native_scheme(const ModelSpec& model, CacheScheme scheme) {
+  const auto groups = cache::layer_groups(model, CacheScheme::native);
+  return std::any_of(groups.begin(), groups.end(), [&](const cache::LayerGroup& group) {
+    return cache::name(group.scheme) == name(scheme);
+  });
+}
+
+std::vector<CacheScheme> requested_schemes(const ModelSpec& model,
+                                           const std::vector<std::string>& names) {
+  std::vector<CacheScheme> schemes;
+  const auto add = [&](CacheScheme scheme) {
+    if (std::find(schemes.begin(), schemes.end(), scheme) == schemes.end()) {
+      schemes.push_back(scheme);
+    }
+  };
+  for (const std::string& text : names) {
+    if (lower(text) == "all") {
+      add(CacheScheme::native);
+      for (const cache::SchemeInfo& row : cache::all_schemes()) {
+        if (row.scheme != CacheScheme::native && !is_native_scheme(model, row.scheme)) {
+          add(row.scheme);
+        }
+      }
+    } else {
+      const CacheScheme scheme = scheme_named(lower(text));
+      add(is_native_scheme(model, scheme) ? CacheScheme::native : scheme);
+    }
+  }
+  return schemes;
+}
+
+/// What `version` of the engine does not do yet. An engine without a history has one version.
+std::vector<std::string> behaviours_before(const std::string& engine, const std::string& version) {
+  const std::string path = (data_directory() / "engines" / (engine + ".json")).string();
+  if (!is_regular_file(path)) {
+    throw Unsupported("--engine-version", "'" + version + "': " + engine + " has one version", "");
+  }
+  return missing_behaviours(read_engine_history(path), version);
+}
+
+bool wants_all(const std::vector<std::string>& names) {
+  return std::any_of(
+      names.begin(), names.end(), [](const std::string& n) { return lower(n) == "all"; });
+}
+
+/// Whether the engine has an answer for the case at all.
+bool is_supported(const Query& query, const CacheCase& cache_case) {
+  try {
+    return plan_of(query, cache_case) != nullptr;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+/// K and V types to try with the native scheme: those named, else three that llama.cpp users know.
+std::vector<std::pair<DType, DType>> types_to_try(const Query& query, const Options& options) {
+  const DType k = query.settings.cache_type_k;
+  const DType v = query.settings.cache_type_v;
+  if (options.engine.cache_type_k || options.engine.cache_type_v) {
+    return {{k, v}};
+  }
+  return {{k, v}, {DType::q8_0, DType::q8_0}, {DType::q4_0, DType::q4_0}};
+}
+
+}  // namespace
+
+bool has_latent_attention(const ModelSpec& model) {
+  return std::any_of(model.layers.begin(), model.layers.end(), [](const LayerSpec& layer) {
+    return std::holds_alternative<LatentAttention>(layer.mixer);
+  });
+}
+
+Query read_query(const Options& options) {
+  Query query;
+  query.settings = settings_of(options.engine);
+  query.machine = read_machine(options.gpu);
+  query.model = read_model(options.model, options.weights);
+  query.engine = &engine_named(
+      lower(options.engine.engine.value_or(query.model.gguf ? "llama.cpp" : "ideal")));
+  if (query.model.checkpoint && query.engine->name == "llama.cpp") {
+    foretell_gguf(query.model);  // it loads no safetensors
+  }
+  query.settings.n_gpus = query.machine.n_gpus;
+  if (query.model.foretold) {
+    query.settings.weights_provenance = Provenance::modelled;
+  }
+  if (query.settings.engine_version.empty()) {
+    query.engine_version = query.engine->newest_version;
+  } else {
+    query.engine_version = query.settings.engine_version;
+    query.settings.missing_behaviours =
+        behaviours_before(std::string(query.engine->name), query.engine_version);
+  }
+  if (!options.engine.cache_type_k) {
+    query.settings.cache_type_k = default_cache_type(query);
+  }
+  if (!options.engine.cache_type_v) {
+    query.settings.cache_type_v = default_cache_type(query);
+  }
+  return query;
+}
+
+std::unique_ptr<MemoryPlan> plan_of(const Query& query, const CacheCase& cache_case) {
+  return plan_of(query, cache_case, query.settings);
+}
+
+std::unique_ptr<MemoryPlan> plan_of(const Query& query,
+                                    const CacheCase& cache_case,
+                                    const EngineSettings& settings) {
+  EngineSettings of_case = settings;
+  of_case.scheme = cache_case.scheme;
+  of_case.cache_type_k = cache_case.k;
+  of_case.cache_type_v = cache_case.v;
+  return on_machine(query.engine->prepare(query.model.spec, of_case), query.machine.rules());
+}
+
+CacheCase single_case(const Query& query, const Options& options) {
+  const auto schemes = requested_schemes(query.model.spec, options.engine.schemes);
+  if (schemes.size() > 1) {
+    throw InputError("--scheme",
+                     std::to_string(schemes.size()) + " schemes",
+                     "memory takes one; fit takes more");
+  }
+  return {schemes.empty() ? CacheScheme::native : schemes.front(),
+          query.settings.cache_type_k,
+          query.settings.cache_type_v};
+}
+
+std::vector<CacheCase> fit_cases(const Query& query, const Options& options) {
+  std::vector<CacheCase> cases;
+  const auto& names = options.engine.schemes;
+  std::vector<CacheScheme> schemes = requested_schemes(query.model.spec, names);
+  const bool by_default = schemes.empty();
+  if (by_default) {
+    schemes.push_back(CacheScheme::native);
+    if (has_latent_attention(query.model.spec)) {
+      schemes.push_back(CacheScheme::mla_with_v);
+      schemes.push_back(CacheScheme::mla_expanded);
+    }
+  }
+  const auto types = types_to_try(query, options);
+  for (const CacheScheme scheme : schemes) {
+    for (const auto& [k, v] : types) {
+      const CacheCase one{scheme, k, v};
+      // What was asked for by name must answer or say why not; the rest may silently not apply.
+      const bool named = scheme == CacheScheme::native ? one.k == types.front().first
+                                                       : !by_default && !wants_all(names);
+      if (named || is_supported(query, one)) {
+        cases.push_back(one);
+      }
+      if (scheme != CacheScheme::native) {
+        break;  // the first type shows what a layout costs
+      }
+    }
+  }
+  return cases;
+}
+
+SchemeLabel label_of(const Query& query, const CacheCase& cache_case, const MemoryPlan& plan) {
+  return {.id = std::string(name(cache_case.scheme)),
+          .k = cache_case.k,
+          .v = cache_case.v,
+          .exact = keeps_all(cache_case.k) && keeps_all(cache_case.v),
+          .engine_support = query.engine->name == "ideal" || !plan.command(1, "m").empty()};
+}
+
+}  // namespace kvfathom::cli

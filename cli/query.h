@@ -1,0 +1,61 @@
+// A request in the model's own words: model, machine, engine, settings, and the cases to answer.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/gpu_argument.h"
+#include "cli/model_argument.h"
+#include "cli/options.h"
+#include "model/engine/engine.h"
+
+namespace kvfathom::cli {
+
+/// One way to lay out and type the cache.
+struct CacheCase {
+  CacheScheme scheme = CacheScheme::native;
+  DType k = DType::f16;
+  DType v = DType::f16;
+  friend bool operator==(const CacheCase&, const CacheCase&) = default;
+};
+
+struct Query {
+  ModelArgument model;
+  Machine machine;
+  const EngineInfo* engine = nullptr;
+  std::string engine_version;  ///< as shown: the one asked for, or the newest known
+  EngineSettings settings;     ///< of every case; scheme and cache types are the case's
+};
+
+[[nodiscard]] Query read_query(const Options& options);
+
+/// A plan of the query's engine for one case, on the query's machine.
+[[nodiscard]] std::unique_ptr<MemoryPlan> plan_of(const Query& query, const CacheCase& cache_case);
+[[nodiscard]] std::unique_ptr<MemoryPlan> plan_of(const Query& query,
+                                                  const CacheCase& cache_case,
+                                                  const EngineSettings& settings);
+
+/// The case that the options name outright: `--scheme` (one) and the cache types.
+[[nodiscard]] CacheCase single_case(const Query& query, const Options& options);
+
+/// What `fit` answers: the cases named, or native in three types plus, for a latent model, the
+/// layouts that keep V. Cases that the engine refuses are left out unless they were asked for.
+[[nodiscard]] std::vector<CacheCase> fit_cases(const Query& query, const Options& options);
+
+/// How a report names a case.
+struct SchemeLabel {
+  std::string id;
+  DType k = DType::f16;
+  DType v = DType::f16;
+  bool exact = true;           ///< lossless against the model's own 16-bit cache
+  bool engine_support = true;  ///< the engine version at hand can run it
+};
+[[nodiscard]] SchemeLabel label_of(const Query& query,
+                                   const CacheCase& cache_case,
+                                   const MemoryPlan& plan);
+
+/// Whether any decoder layer has latent attention.
+[[nodiscard]] bool has_latent_attention(const ModelSpec& model);
+
+}  // namespace kvfathom::cli

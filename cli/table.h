@@ -1,0 +1,34 @@
+// A small text table: columns sized to their content, cells styled, never wider than asked if the
+// last flexible column can be cut.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/console.h"
+
+namespace kvfathom::cli {
+
+enum class Align { left, right };
+
+struct Column {
+  std::string title;
+  Align align = Align::left;
+  bool may_shrink = false;  ///< cut with an ellipsis if the table is too wide
+};
+
+struct Cell {
+  std::string text;
+  Style style = Style::plain;
+};
+
+struct Table {
+  std::vector<Column> columns;
+  std::vector<std::vector<Cell>> rows;  ///< one cell per column; an empty row is a blank line
+  int indent = 2;
+};
+
+/// Writes the title row and the rows. A table without titles prints none.
+void print(Console& console, const Table& table);
+
+}  // namespace kvfathom::cli

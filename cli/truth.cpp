@@ -1,0 +1,255 @@
+#include "cli/truth.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <map>
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/values.h"
+#include "model/engine/engine.h"
+#include "model/error.h"
+#include "model/io/file.h"
+
+namespace kvfathom::cli {
+namespace {
+
+constexpr double kMiB = 1024.0 * 1024.0;
+constexpr double kTwoDecimals = 0.01;  // llama.cpp prints MiB with two decimals
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find(separator, at), text.size());
+    parts.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return parts;
+}
+
+double parse_number(const std::string& where, std::string_view text) {
+  double value = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (failure != std::errc{} || end != text.data() + text.size() || value < 0) {
+    throw InputError(where, "'" + std::string(text) + "' is no size", "a number of 0 or more");
+  }
+  return value;
+}
+
+/// One line of the table, its cells by column name.
+class TableLine {
+ public:
+  TableLine(const std::vector<std::string_view>& columns, std::string_view line, std::string where)
+      : columns_(columns), cells_(split(line, '\t')), where_(std::move(where)) {
+    if (cells_.size() != columns_.size()) {
+      throw InputError(where_,
+                       std::to_string(cells_.size()) + " cells",
+                       std::to_string(columns_.size()) + " as in the title line");
+    }
+  }
+
+  [[nodiscard]] std::string text(std::string_view column) const {
+    for (std::size_t i = 0; i < columns_.size(); ++i) {
+      if (columns_[i] == column) {
+        return std::string(cells_[i]);
+      }
+    }
+    throw InputError(where_, "no column " + std::string(column), "see data/truth/README.md");
+  }
+  [[nodiscard]] std::int64_t count(std::string_view column, std::int64_t low) const {
+    return parse_count(place(column), text(column), low);
+  }
+  [[nodiscard]] double size(std::string_view column) const {
+    return parse_number(place(column), text(column));
+  }
+  [[nodiscard]] std::string place(std::string_view column) const {
+    return where_ + ": " + std::string(column);
+  }
+
+ private:
+  const std::vector<std::string_view>& columns_;
+  std::vector<std::string_view> cells_;
+  std::string where_;
+};
+
+void add_ledger_sizes(const TableLine& line, bool on_gpu, TruthRow& row) {
+  const double kv = line.size("kv_mib") * kMiB;
+  const double state = line.size("state_mib") * kMiB;
+  const auto add = [&](const char* component, double bytes, double resolution) {
+    row.sizes.push_back({component, bytes, resolution});
+  };
+  if (on_gpu) {
+    add("weights", line.size("gpu_weights"), 1.0);
+    add("compute (gpu)", line.size("gpu_compute"), 1.0);
+    add("compute (host)", line.size("host_compute"), 1.0);
+  } else {
+    add("compute (cpu)", line.size("host_compute"), 1.0);
+  }
+  add("weights (host)", line.size("host_weights"), 1.0);
+  // To the byte it plans K, V and state as one sum. What it prints apart, in MiB, leaves out the
+  // padding of quantised rows, so only a hybrid's state is compared with that.
+  const char* component = state == 0 ? "cache" : kv == 0 ? "state" : "cache + state";
+  add(component, line.size("context"), 1.0);
+  if (kv > 0 && state > 0) {
+    add("state", state, kTwoDecimals * kMiB);
+  }
+  add("output", line.size("output_mib") * kMiB, kTwoDecimals * kMiB);
+}
+
+TruthRow ledger_row(const TableLine& line, std::size_t number) {
+  TruthRow row;
+  row.id = "ledger:" + std::to_string(number);
+  row.model = line.text("model");
+  row.weights = line.text("weights");
+  row.engine = "llama.cpp";
+  row.context_tokens = line.count("total_context", 1);
+  EngineSettings& settings = row.settings;
+  settings.context_is_total = true;
+  settings.sequences = line.count("sequences", 1);
+  settings.batch_tokens = line.count("batch", 1);
+  settings.ubatch_tokens = line.count("ubatch", 0);
+  if (settings.ubatch_tokens == 0) {
+    settings.ubatch_tokens = settings.batch_tokens;  // llama.cpp: 0 is "as the batch"
+  }
+  settings.outputs = line.count("outputs", 0);
+  settings.cache_type_k = parse_cache_type(line.place("type_k"), line.text("type_k"));
+  settings.cache_type_v = parse_cache_type(line.place("type_v"), line.text("type_v"));
+  settings.flash_attention = parse_flash_attention(line.text("flash_attention"));
+  settings.kv_unified = parse_on_off(line.place("kv_unified"), line.text("kv_unified"));
+  settings.swa_full = parse_on_off(line.place("swa_full"), line.text("swa_full"));
+  const bool on_gpu = line.text("place") == "gpu";
+  settings.n_gpus = on_gpu ? 1 : 0;
+  row.planned = line.text("context") != "-";
+  if (row.planned) {
+    add_ledger_sizes(line, on_gpu, row);
+  }
+  return row;
+}
+
+void read_ledger_table(const std::string& path, std::vector<TruthRow>& rows) {
+  const std::string text = read_text_file(path);
+  std::vector<std::string_view> columns;
+  std::size_t number = 0;
+  for (const std::string_view line : split(text, '\n')) {
+    ++number;
+    if (line.empty() || line.front() == '#') {
+      continue;
+    }
+    if (columns.empty()) {
+      columns = split(line, '\t');
+      continue;
+    }
+    rows.push_back(
+        ledger_row(TableLine(columns, line, path + " line " + std::to_string(number)), number));
+  }
+}
+
+using Json = nlohmann::json;
+
+/// {"component": size in bytes} with a suffix that names another unit: cache_mib, weights_gib.
+LoggedSize logged_size(const std::string& key, double value) {
+  constexpr std::array<std::string_view, 3> kUnits{"_bytes", "_mib", "_gib"};
+  constexpr std::array<double, 3> kScale{1.0, kMiB, kMiB * 1024.0};
+  constexpr std::array<double, 3> kPrinted{1.0, kTwoDecimals, kTwoDecimals};
+  for (std::size_t i = 0; i < kUnits.size(); ++i) {
+    if (key.ends_with(kUnits[i])) {
+      std::string component = key.substr(0, key.size() - kUnits[i].size());
+      std::replace(component.begin(), component.end(), '_', ' ');
+      for (const std::string_view place : {"gpu", "host", "cpu"}) {
+        const std::string tail = " " + std::string(place);
+        if (component.ends_with(tail)) {
+          component =
+              component.substr(0, component.size() - tail.size()) + " (" + std::string(place) + ")";
+        }
+      }
+      return {component, value * kScale[i], kPrinted[i] * kScale[i]};
+    }
+  }
+  throw InputError(key, "no unit in the name", "one of _bytes, _mib, _gib");
+}
+
+FlashAttention flash_attention_of(const Json& json) {
+  return parse_flash_attention(json.value("flash_attention", "auto"));
+}
+
+EngineSettings settings_of_json(const Json& json) {
+  EngineSettings settings;
+  settings.context_is_total = json.contains("total_context");
+  settings.sequences = json.value("sequences", std::int64_t{1});
+  const auto maybe = [&](const char* key, std::optional<std::int64_t>& target) {
+    if (json.contains(key)) {
+      target = json.at(key).get<std::int64_t>();
+    }
+  };
+  maybe("batch", settings.batch_tokens);
+  maybe("ubatch", settings.ubatch_tokens);
+  maybe("outputs", settings.outputs);
+  settings.cache_type_k = parse_cache_type("type_k", json.value("type_k", "f16"));
+  settings.cache_type_v = parse_cache_type("type_v", json.value("type_v", "f16"));
+  settings.flash_attention = flash_attention_of(json);
+  if (json.contains("kv_unified")) {
+    settings.kv_unified = json.at("kv_unified").get<bool>();
+  }
+  if (json.contains("swa_full")) {
+    settings.swa_full = json.at("swa_full").get<bool>();
+  }
+  settings.scheme = scheme_named(json.value("scheme", "native"));
+  settings.n_gpus = json.value("place", "gpu") == "cpu" ? 0 : 1;
+  return settings;
+}
+
+TruthRow json_row(const Json& json) {
+  TruthRow row;
+  row.id = json.at("id").get<std::string>();
+  row.engine = json.at("engine").get<std::string>();
+  row.model = json.value("model", "");
+  row.weights = json.value("weights", "");
+  row.unpredictable = json.value("unpredictable", "");
+  if (!row.unpredictable.empty()) {
+    return row;
+  }
+  const Json& settings = json.at("settings");
+  row.settings = settings_of_json(settings);
+  row.settings.engine_version = json.value("engine_version", "");
+  row.context_tokens =
+      settings.at(row.settings.context_is_total ? "total_context" : "context").get<std::int64_t>();
+  for (const auto& [key, value] : json.at("logged").items()) {
+    row.sizes.push_back(logged_size(key, value.get<double>()));
+  }
+  return row;
+}
+
+void read_json_lines(const std::string& path, std::vector<TruthRow>& rows) {
+  const std::string text = read_text_file(path);
+  std::size_t number = 0;
+  for (const std::string_view line : split(text, '\n')) {
+    ++number;
+    if (line.empty()) {
+      continue;
+    }
+    try {
+      rows.push_back(json_row(Json::parse(line)));
+    } catch (const Json::exception& error) {
+      throw InputError(
+          path + " line " + std::to_string(number), error.what(), "see data/truth/README.md");
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<TruthRow> read_truth(const std::string& folder) {
+  std::vector<TruthRow> rows;
+  if (!is_directory(folder)) {
+    throw InputError("--truth", "'" + folder + "' is no folder", "one with truth rows");
+  }
+  read_ledger_table(folder + "/llamacpp_ledger.tsv", rows);
+  for (const char* file : {"/memory_logs.jsonl", "/vectors.jsonl"}) {
+    read_json_lines(folder + file, rows);
+  }
+  return rows;
+}
+
+}  // namespace kvfathom::cli

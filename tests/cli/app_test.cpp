@@ -1,0 +1,120 @@
+// What a user sees: refusals in one line, exit codes, JSON errors.
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/json_schema.h"
+#include "tests/cli/run_cli.h"
+
+namespace kvfathom::testing {
+namespace {
+
+using Json = nlohmann::json;
+
+struct Refusal {
+  const char* words;
+  int status;
+  const char* line;
+};
+
+class Refusals : public ::testing::TestWithParam<Refusal> {};
+
+TEST_P(Refusals, IsOneLineAndAnExitCode) {
+  const Ran ran = run_cli(GetParam().words);
+  EXPECT_EQ(ran.status, GetParam().status);
+  EXPECT_EQ(ran.out, "");
+  EXPECT_EQ(ran.err, std::string("kvfathom: ") + GetParam().line + "\n");
+}
+
+constexpr Refusal kRefusals[] = {
+    {"", 2, "a command is missing; use one of fit, memory, inspect, list, validate"},
+    {"fti", 2, "'fti' is no command; use one of fit, memory, inspect, list, validate"},
+    {"fit", 2, "fit: MODEL is required; see kvfathom fit --help"},
+    {"fit glm-4.7-flash --gpu", 2, "fit: --gpu: 1 required GPU missing; see kvfathom fit --help"},
+    {"memory glm-4.7-flash --contxt 5",
+     2,
+     "memory: unknown option '--contxt'; the nearest is --context; see kvfathom memory --help"},
+    {"memory glm-4.7-flash --tensor-parallel=2",
+     2,
+     "memory: unknown option '--tensor-parallel'; see kvfathom memory --help"},
+    {"fit a b", 2, "fit: one argument too many, 'b'; see kvfathom fit --help"},
+    {"memory glm-4.7-flash", 2, "--context: missing; give --context N or --total-context N"},
+    {"memory glm-4.7-flash --context 1 --total-context 1",
+     2,
+     "--total-context: given together with --context; give one of them"},
+    {"memory glm-4.7-flash --context 0",
+     2,
+     "--context: '0' is out of range or no whole number; 1 to 4294967296"},
+    {"memory glm-4.7-flash --context 8 --sequences 0",
+     2,
+     "--sequences: '0' is out of range or no whole number; 1 to 1099511627776"},
+    {"memory glm-4.7-flash --context 8 --cache-type-k q9",
+     2,
+     "--cache-type-k: 'q9' is no cache type; use one of f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, "
+     "q5_0, q5_1"},
+    {"memory glm-4.7-flash --context 8 --kv-unified maybe",
+     2,
+     "--kv-unified: 'maybe' is no switch; use on or off"},
+    {"memory glm-4.7-flash --context 8 --flash-attention maybe",
+     2,
+     "--flash-attention: 'maybe' is no setting; use on, off or auto"},
+    {"memory glm-4.7-flash --context 8 --width 3",
+     2,
+     "--width: '3' is out of range or no whole number; 40 to 400"},
+    {"fit glm-4.7-flash --gpu rtx-409",
+     2,
+     "--gpu: \"rtx-409\" is no device of the catalog; nearest are rtx-4090, rtx-3090, rtx-4060"},
+    {"fit glm-4.7-flash --gpu rtx-4090 --memory 24GiB",
+     2,
+     "--memory: given together with --gpu; give one of them"},
+    {"fit glm-4.7-flash --bandwidth 1TB/s",
+     2,
+     "--bandwidth: given without --memory; a GPU by name has its own"},
+    {"fit glm-4.7-flash", 2, "--gpu: missing; give --gpu NAME, --gpu local or --memory SIZE"},
+    {"fit glm-4.7-flash --gpu rtx-4090 --context 5",
+     2,
+     "--context: fit looks for it; leave it out, or ask with --users"},
+    {"fit glm-4.7-flash --gpu rtx-4090 --users",
+     2,
+     "--users: --context is missing; give the tokens of each: --context N"},
+    {"list foo", 2, "list: 'foo' is no list; use one of models, gpus, schemes, types, engines"},
+    {"memory ./absent.gguf --context 8", 2, "./absent.gguf: no such file; a readable regular file"},
+    {"memory glm-4.7-flush --context 8",
+     2,
+     "MODEL: 'glm-4.7-flush' is neither a file nor in the catalog; the nearest are glm-4.7-flash, "
+     "glm-4.7-fp8, glm-4.5"},
+    {"memory glm-4.7-flash --context 8 --engine vlmm",
+     2,
+     "--engine: \"vlmm\" is not an engine that is known; use one of ideal, llama.cpp"},
+    {"memory glm-4.7-flash --context 8 --engine llama.cpp --engine-version b1",
+     3,
+     "--engine-version: \"b1\" is older than what is known of llama.cpp; the oldest known is "
+     "b4881"},
+    {"validate --truth /nowhere", 2, "--truth: '/nowhere' is no folder; one with truth rows"},
+};
+
+INSTANTIATE_TEST_SUITE_P(App, Refusals, ::testing::ValuesIn(kRefusals));
+
+TEST(App, UnderJsonARefusalIsADocumentAndALine) {
+  const Ran ran = run_cli("fit glm-4.7-flash --gpu rtx-409 --json");
+  EXPECT_EQ(ran.status, 2);
+  const Json json = Json::parse(ran.out);
+  const Json schema = Json::parse(
+      read_all(std::filesystem::path(KVFATHOM_SOURCE_DIR) / "data/schemas/error.schema.json"));
+  EXPECT_EQ(schema_faults(json, schema), std::vector<std::string>{});
+  EXPECT_EQ(json.at("exit_code"), 2);
+  EXPECT_EQ(json.at("where"), "--gpu");
+  EXPECT_EQ("kvfathom: " + json.at("message").get<std::string>() + "\n", ran.err);
+}
+
+TEST(App, VersionAndHelp) {
+  const Ran version = run_cli("--version");
+  EXPECT_EQ(version.status, 0);
+  EXPECT_EQ(version.out, "kvfathom " KVFATHOM_VERSION "\n");
+  for (const char* command : {"fit", "memory", "inspect", "list", "validate"}) {
+    const Ran help = run_cli(std::string(command) + " --help");
+    EXPECT_EQ(help.status, 0);
+    EXPECT_NE(help.out.find("example:\n  kvfathom " + std::string(command)), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace kvfathom::testing

@@ -1,0 +1,248 @@
+// Every --json document against its schema, and what it must say; the tables against goldens.
+#include <cstdint>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/json_schema.h"
+#include "tests/cli/run_cli.h"
+
+namespace kvfathom::testing {
+namespace {
+
+using Json = nlohmann::json;
+namespace fs = std::filesystem;
+
+Json json_of(const std::string& words, int status = 0) {
+  const Ran ran = run_cli(words + " --json");
+  EXPECT_EQ(ran.status, status) << words << "\n" << ran.err;
+  EXPECT_EQ(ran.err, "");
+  Json document = Json::parse(ran.out);
+  const std::string name = words.substr(0, words.find(' '));
+  const Json schema = Json::parse(
+      read_all(fs::path(KVFATHOM_SOURCE_DIR) / "data/schemas" / (name + ".schema.json")));
+  EXPECT_EQ(schema_faults(document, schema), std::vector<std::string>{}) << words;
+  return document;
+}
+
+TEST(MemoryJson, TheCacheWithoutVOfGlm47FlashIsTheLoggedOne) {
+  const Json now =
+      json_of("memory glm-4.7-flash --engine llama.cpp --context 200000 --cache-type-k f16");
+  EXPECT_EQ(now.at("cache").at("bytes"), 10839195648);  // 10337.06 MiB
+  EXPECT_EQ(now.at("cache").at("v_bytes"), 0);
+  EXPECT_EQ(now.at("cache").at("bytes_per_token"), 54144);
+  EXPECT_EQ(now.at("cache").at("groups").at(0).at("cells"), 200192);
+  EXPECT_EQ(now.at("scheme").at("id"), "native");
+  EXPECT_EQ(now.at("fits"), nullptr);  // no GPU given
+  const Json before = json_of(
+      "memory glm-4.7-flash --engine llama.cpp --context 200000 --cache-type-k f16 "
+      "--scheme mla-with-v");
+  EXPECT_EQ(before.at("cache").at("bytes"), 20474036224);  // 19525.56 MiB
+}
+
+TEST(MemoryJson, AskingForANativeSchemeIsAskingForNative) {
+  const std::string words = "memory glm-4.7-flash --engine ideal --context 1000";
+  EXPECT_EQ(json_of(words + " --scheme mla-latent"), json_of(words));
+}
+
+TEST(MemoryJson, FitsIsDecidedByTheHighBound) {
+  // Weights foretold by a recipe carry 1 % either way: a device between the bounds does not do.
+  const Json none = json_of("memory qwen2.5-0.5b --context 1 --memory 1GiB --engine ideal");
+  const auto& total = none.at("device_totals").at(0);
+  EXPECT_EQ(none.at("fits"), true);
+  const std::int64_t bytes = total.at("bytes");
+  const std::int64_t high = total.at("high_bytes");
+  ASSERT_LT(bytes, high);
+  const std::string between = std::to_string((bytes + high) / 2) + "B";
+  EXPECT_EQ(
+      json_of("memory qwen2.5-0.5b --context 1 --engine ideal --memory " + between, 1).at("fits"),
+      false);
+}
+
+TEST(MemoryJson, ReserveIsALine) {
+  const Json document =
+      json_of("memory qwen2.5-0.5b --context 1 --memory 2GiB --engine ideal --reserve 512MiB");
+  EXPECT_EQ(document.at("ledger").back().at("line"), "reserve");
+  EXPECT_EQ(document.at("ledger").back().at("bytes"), 512 << 20);
+}
+
+TEST(MemoryJson, TotalContextIsShared) {
+  const Json document =
+      json_of("memory qwen2.5-0.5b --total-context 4096 --sequences 4 --engine ideal");
+  EXPECT_EQ(document.at("context_tokens"), 1024);
+  EXPECT_EQ(document.at("sequences"), 4);
+}
+
+/// The answer of `scheme` in `type`, from a fit document.
+Json answer(const Json& document, const std::string& scheme, const std::string& type) {
+  for (const Json& one : document.at("answers")) {
+    if (one.at("scheme").at("id") == scheme && one.at("scheme").at("cache_type_k") == type) {
+      return one;
+    }
+  }
+  ADD_FAILURE() << "no answer for " << scheme << " " << type;
+  return {};
+}
+
+TEST(FitJson, ShowsWhatTheCacheWithoutVIsWorth) {
+  const Json document = json_of("fit glm-4.7-flash --gpu rtx-4090 --weights q4_k_m");
+  EXPECT_EQ(document.at("engine").at("name"), "llama.cpp");
+  EXPECT_EQ(document.at("gpu").at("count"), 1);
+  const Json native = answer(document, "native", "f16");
+  const Json with_v = answer(document, "mla-with-v", "f16");
+  EXPECT_EQ(native.at("cache_bytes_per_token"), 54144);
+  EXPECT_EQ(with_v.at("cache_bytes_per_token"), 102272);
+  EXPECT_EQ(native.at("limited_by"), "memory");
+  EXPECT_EQ(answer(document, "native", "q8_0").at("scheme").at("exact"), false);
+  EXPECT_GT(native.at("max_context_tokens").get<int>(),
+            with_v.at("max_context_tokens").get<int>() * 17 / 10);
+}
+
+TEST(FitJson, ShowsWhatLatentsAreWorth) {
+  const Json document = json_of("fit glm-4.7-flash --gpu rtx-4090 --weights q4_k_m --engine ideal");
+  EXPECT_EQ(document.at("answers").size(), 5U);
+  const Json with_v = answer(document, "mla-with-v", "bf16");
+  const Json expanded = answer(document, "mla-expanded", "bf16");
+  EXPECT_EQ(expanded.at("cache_bytes_per_token"), 962560);
+  EXPECT_GT(with_v.at("max_context_tokens").get<int>(),
+            expanded.at("max_context_tokens").get<int>() * 8);
+}
+
+TEST(FitJson, NoLargerContextFits) {
+  const Json document = json_of("fit glm-4.7-flash --gpu rtx-4090 --weights q4_k_m");
+  const int longest = answer(document, "native", "f16").at("max_context_tokens");
+  const std::string words = "memory glm-4.7-flash --gpu rtx-4090 --weights q4_k_m --context ";
+  EXPECT_EQ(json_of(words + std::to_string(longest)).at("fits"), true);
+  for (const int more : {1, 256, 512, 4096, 20000}) {
+    EXPECT_EQ(json_of(words + std::to_string(longest + more), 1).at("fits"), false) << more;
+  }
+}
+
+TEST(FitJson, WeightsThatDoNotFitAreAResult) {
+  const Json document = json_of("fit glm-4.7-flash --gpu rtx-4090 --engine ideal", 1);
+  for (const Json& one : document.at("answers")) {
+    EXPECT_EQ(one.at("max_context_tokens"), 0);
+    EXPECT_EQ(one.at("limited_by"), "weights");
+    EXPECT_EQ(one.at("command"), nullptr);
+  }
+}
+
+TEST(FitJson, TheTrainedLengthBoundsUnlessLifted) {
+  const std::string words = "fit qwen2.5-0.5b --memory 24GiB --engine ideal";
+  const Json within = answer(json_of(words), "native", "bf16");
+  EXPECT_EQ(within.at("max_context_tokens"), 32768);
+  EXPECT_EQ(within.at("limited_by"), "model");
+  const Json beyond = answer(json_of(words + " --beyond-trained"), "native", "bf16");
+  EXPECT_EQ(beyond.at("limited_by"), "memory");
+  EXPECT_GT(beyond.at("max_context_tokens").get<std::int64_t>(), 1000000);
+}
+
+TEST(FitJson, UsersAreCountedToTheLast) {
+  const std::string machine = " --memory 2GiB --engine ideal --context 4096";
+  const Json document = json_of("fit qwen2.5-0.5b --users" + machine);
+  const Json native = answer(document, "native", "bf16");
+  const int users = native.at("sequences");
+  EXPECT_GT(users, 1);
+  const std::string words = "memory qwen2.5-0.5b" + machine + " --sequences ";
+  EXPECT_EQ(json_of(words + std::to_string(users)).at("fits"), true);
+  EXPECT_EQ(json_of(words + std::to_string(users + 1), 1).at("fits"), false);
+}
+
+TEST(InspectJson, IsTheCatalogsOwnFormat) {
+  const Json document = json_of("inspect glm-4.7-flash");
+  EXPECT_EQ(document.at("layers").size(), 2U);
+  EXPECT_EQ(document.at("layers").at(1).at("count"), 46);
+  const fs::path written = fs::path(::testing::TempDir()) / "glm.json";
+  std::ofstream(written) << document.dump();
+  EXPECT_EQ(json_of("inspect " + written.string()).at("layers"), document.at("layers"));
+}
+
+TEST(InspectJson, EveryCatalogFileFitsTheSchema) {
+  const Json schema =
+      Json::parse(read_all(fs::path(KVFATHOM_SOURCE_DIR) / "data/schemas/inspect.schema.json"));
+  int files = 0;
+  for (const auto& entry : fs::directory_iterator(fs::path(KVFATHOM_SOURCE_DIR) / "data/models")) {
+    EXPECT_EQ(schema_faults(Json::parse(read_all(entry.path())), schema),
+              std::vector<std::string>{})
+        << entry.path();
+    ++files;
+  }
+  EXPECT_GT(files, 100);
+}
+
+TEST(ListJson, EachListFitsItsSchema) {
+  for (const char* what : {"models", "gpus", "schemes", "types", "engines"}) {
+    const Json document = json_of(std::string("list ") + what);
+    EXPECT_EQ(document.at("what"), what);
+    EXPECT_FALSE(document.at("items").empty());
+  }
+}
+
+TEST(ModelArgument, IsFoundByHuggingFaceNameInAnyCase) {
+  EXPECT_EQ(json_of("inspect zai-org/GLM-4.7-Flash"), json_of("inspect glm-4.7-flash"));
+  EXPECT_EQ(json_of("inspect GLM-4.7-FLASH"), json_of("inspect glm-4.7-flash"));
+}
+
+TEST(GpuArgument, SizeNamesAndFilesAgree) {
+  const std::string words = "memory qwen2.5-0.5b --context 1000 --engine ideal ";
+  const Json named = json_of(words + "--gpu rtx-4090");
+  EXPECT_EQ(json_of(words + "--gpu 4090"), named);
+  EXPECT_EQ(json_of(words + "--gpu " KVFATHOM_SOURCE_DIR "/data/hardware/rtx-4090.json"), named);
+  const std::int64_t capacity = named.at("device_totals").at(0).at("capacity_bytes");
+  EXPECT_EQ(json_of(words + "--memory " + std::to_string(capacity)), named);
+}
+
+TEST(GpuArgument, NoGpuMeansTheHost) {
+  const Json document =
+      json_of("memory qwen2.5-0.5b --context 1000 --engine ideal --gpus 0 --memory 8GiB");
+  EXPECT_EQ(document.at("ledger").at(0).at("device"), "host");
+  EXPECT_EQ(document.at("fits"), true);
+}
+
+struct Golden {
+  const char* file;
+  const char* words;
+};
+
+class Goldens : public ::testing::TestWithParam<Golden> {};
+
+TEST_P(Goldens, TableIsAsItWasAt80And100Columns) {
+  for (const int width : {80, 100}) {
+    const Ran ran = run_cli(GetParam().words, width);
+    EXPECT_EQ(ran.err, "");
+    expect_golden(ran.out, std::string(GetParam().file) + "." + std::to_string(width) + ".txt");
+    for (std::size_t at = 0; at < ran.out.size();) {
+      const std::size_t end = std::min(ran.out.find('\n', at), ran.out.size());
+      const std::string line = ran.out.substr(at, end - at);
+      int cells = 0;
+      for (const char c : line) {
+        cells += (static_cast<unsigned char>(c) & 0xC0U) == 0x80U ? 0 : 1;
+      }
+      // A command to copy stays on one line.
+      EXPECT_TRUE(cells <= width || line.find("llama-server") != std::string::npos) << line;
+      at = end + 1;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Output,
+    Goldens,
+    ::testing::Values(
+        Golden{"fit-glm-4.7-flash", "fit glm-4.7-flash --gpu rtx-4090 --weights q4_k_m"},
+        Golden{"fit-ideal", "fit glm-4.7-flash --gpu rtx-4090 --weights q4_k_m --engine ideal"},
+        Golden{"fit-too-large", "fit glm-4.7-flash --gpu rtx-4090"},
+        Golden{"fit-users",
+               "fit llama-3.1-8b --gpu rtx-4090 --weights q8_0 --users --context 8192"},
+        Golden{"fit-windows", "fit gemma-3-27b-it --gpu rtx-4090 --weights q4_k_m --reserve 1GiB"},
+        Golden{"memory-fits",
+               "memory qwen3-30b-a3b --weights q4_k_m --context 32768 --gpu rtx-4090"},
+        Golden{"memory-too-large",
+               "memory glm-4.7-flash --weights q4_k_m --context 200000 --gpu rtx-4090"},
+        Golden{"memory-hybrid", "memory qwen3.5-27b --context 65536 --sequences 4 --engine ideal"},
+        Golden{"inspect-glm-4.7-flash", "inspect glm-4.7-flash"},
+        Golden{"inspect-gemma-3-4b", "inspect gemma-3-4b-it"},
+        Golden{"list-schemes", "list schemes"},
+        Golden{"list-engines", "list engines"}));
+
+}  // namespace
+}  // namespace kvfathom::testing

@@ -1,0 +1,107 @@
+// Numbers, tables and names as people read them.
+#include <gtest/gtest.h>
+
+#include "cli/format.h"
+#include "cli/ledger_table.h"
+#include "cli/nearest.h"
+#include "cli/table.h"
+#include "cli/values.h"
+#include "model/error.h"
+
+namespace kvfathom::cli {
+namespace {
+
+TEST(Format, CountsHaveSeparators) {
+  EXPECT_EQ(thousands(0), "0");
+  EXPECT_EQ(thousands(999), "999");
+  EXPECT_EQ(thousands(1000), "1,000");
+  EXPECT_EQ(thousands(1234567), "1,234,567");
+  EXPECT_EQ(thousands(-123456), "-123,456");
+}
+
+TEST(Format, SizesAreAlwaysGiB) {
+  constexpr std::int64_t kGiB = std::int64_t{1} << 30;
+  EXPECT_EQ(gib(24 * kGiB), "24.00 GiB");
+  EXPECT_EQ(gib(kGiB / 8), "0.12 GiB");
+  EXPECT_EQ(gib(kGiB / 20), "0.050 GiB");
+  EXPECT_EQ(gib(kGiB / 500), "0.0020 GiB");
+  EXPECT_EQ(gib(1), "<0.0001 GiB");
+  EXPECT_EQ(gib(0), "0.00 GiB");
+}
+
+TEST(Format, ParameterCounts) {
+  EXPECT_EQ(parameters(29'943'393'920), "29.9 B");
+  EXPECT_EQ(parameters(494'032'768), "494 M");
+  EXPECT_EQ(parameters(671'026'419'200), "671 B");
+  EXPECT_EQ(parameters(1'026'000'000'000), "1.03 T");
+}
+
+TEST(Format, WrapsAtTheWidthAndIndents) {
+  EXPECT_EQ(wrap("one two three", 9, 2), "one two\n  three");
+  EXPECT_EQ(wrap("unbreakable", 4, 0), "unbreakable");
+}
+
+TEST(Format, ShellWords) {
+  EXPECT_EQ(shell_word("/models/a-b_c.gguf"), "/models/a-b_c.gguf");
+  EXPECT_EQ(shell_word("it's; rm"), "'it'\\''s; rm'");
+  EXPECT_EQ(shell_word(""), "''");
+}
+
+TEST(Format, ControlCharactersDoNotReachTheTerminal) {
+  EXPECT_EQ(printable("a\x1b[31mb\n"), "a?[31mb?");
+}
+
+TEST(Bar, FillsItsShareAndNoMore) {
+  EXPECT_EQ(bar(0.5, 4, false), "##");
+  EXPECT_EQ(bar(7.0, 4, false), "####");
+  EXPECT_EQ(bar(-1.0, 4, false), "");
+  EXPECT_EQ(bar(0.5, 3, true), "\u2588\u258c");
+}
+
+TEST(Nearest, FindsWhatWasMeant) {
+  const std::vector<std::string> names{"rtx-4090", "rtx-3090", "h100-sxm", "rx-7900-xtx"};
+  EXPECT_EQ(nearest("rtx4090", names, 1), std::vector<std::string>{"rtx-4090"});
+  EXPECT_EQ(nearest("h10 sxm", names, 1), std::vector<std::string>{"h100-sxm"});
+  EXPECT_EQ(nearest("xtx", names, 1), std::vector<std::string>{"rx-7900-xtx"});
+  EXPECT_EQ(edit_distance("abcd", "abdc"), 1);  // neighbours swapped
+  EXPECT_EQ(edit_distance("kitten", "sitting"), 3);
+}
+
+TEST(Table, NeverWiderThanAskedIfAColumnMayShrink) {
+  Console console;
+  console.terminal.width = 20;
+  print(console,
+        {.columns = {{"name"}, {"what", Align::left, true}, {"n", Align::right}},
+         .rows = {{{"a"}, {"a long description of it"}, {"12"}}}});
+  EXPECT_EQ(console.out, "  name  what       n\n  a     a long \u2026  12\n");
+}
+
+TEST(Table, ColourOnlyWhereItIsWanted) {
+  Console console;
+  EXPECT_EQ(console.styled("x", Style::bad), "x");
+  console.terminal.colour = true;
+  EXPECT_EQ(console.styled("x", Style::bad), "\x1b[31mx\x1b[0m");
+}
+
+std::string refusal(const std::string& text) {
+  try {
+    return std::to_string(parse_count("--context", text, 1, 1000000));
+  } catch (const InputError& error) {
+    return error.what();
+  }
+}
+
+TEST(Values, CountsAreWholeAndInRange) {
+  EXPECT_EQ(refusal("200000"), "200000");
+  EXPECT_EQ(refusal("200,000"), "200000");
+  EXPECT_EQ(refusal("200_000"), "200000");
+  EXPECT_EQ(refusal("0"), "--context: '0' is out of range or no whole number; 1 to 1000000");
+  EXPECT_EQ(refusal("1e5"), "--context: '1e5' is out of range or no whole number; 1 to 1000000");
+  EXPECT_EQ(refusal("32k"), "--context: '32k' is out of range or no whole number; 1 to 1000000");
+  EXPECT_EQ(refusal("-1"), "--context: '-1' is out of range or no whole number; 1 to 1000000");
+  EXPECT_EQ(refusal("99999999999999999999"),
+            "--context: '99999999999999999999' is out of range or no whole number; 1 to 1000000");
+}
+
+}  // namespace
+}  // namespace kvfathom::cli

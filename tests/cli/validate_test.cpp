@@ -1,0 +1,123 @@
+// Logged truth: every row is predicted or refused with a reason, and the sums are right.
+#include "cli/validate.h"
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/json_schema.h"
+#include "tests/cli/run_cli.h"
+
+namespace kvfathom::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using cli::Outcome;
+using cli::Summary;
+
+Outcome outcome(double predicted, double actual, bool exact = false) {
+  Outcome one;
+  one.component = "cache";
+  one.model = "m";
+  one.engine = "e";
+  one.predicted_bytes = predicted;
+  one.actual_bytes = actual;
+  one.exact = exact;
+  one.covered = exact;
+  return one;
+}
+
+TEST(Summarise, CountsErrorsByRank) {
+  Outcome refused = outcome(0, 0);
+  refused.refused = "no rule";
+  const auto summaries = cli::summarise({outcome(100, 100, true),
+                                         outcome(90, 100),
+                                         outcome(130, 100),
+                                         outcome(100.4, 100, true),
+                                         refused});
+  const Summary& cache = summaries.front();
+  EXPECT_EQ(cache.name, "cache");
+  EXPECT_EQ(cache.n, 4);
+  EXPECT_EQ(cache.refused, 1);
+  EXPECT_EQ(cache.exact, 2);
+  EXPECT_DOUBLE_EQ(cache.median_abs_error, 0.0);
+  EXPECT_DOUBLE_EQ(cache.p90_abs_error, 0.3);
+  EXPECT_DOUBLE_EQ(cache.share_under, 0.25);
+  EXPECT_DOUBLE_EQ(cache.worst_under, 0.1);
+  EXPECT_DOUBLE_EQ(cache.share_covered, 0.5);
+}
+
+/// A folder of truth with the given files.
+fs::path truth_folder(const std::string& table, const std::string& logs) {
+  const fs::path folder = fs::path(::testing::TempDir()) / "truth";
+  fs::create_directories(folder);
+  std::ofstream(folder / "llamacpp_ledger.tsv") << table;
+  std::ofstream(folder / "memory_logs.jsonl") << logs;
+  std::ofstream(folder / "vectors.jsonl")
+      << "{\"id\":\"v\",\"engine\":\"e\",\"unpredictable\":\"x\"}\n";
+  return folder;
+}
+
+TEST(ReadTruth, NamesTheLineAndFieldThatIsWrong) {
+  const char* title =
+      "model\tplace\tweights\ttotal_context\tbatch\tubatch\tsequences\ttype_k\ttype_v\t"
+      "flash_attention\tkv_unified\tswa_full\toutputs\tcontext\n";
+  const auto refusal = [&](const std::string& table, const std::string& logs) {
+    return run_cli("validate --truth " + truth_folder(table, logs).string()).err;
+  };
+  const std::string folder = (fs::path(::testing::TempDir()) / "truth").string();
+  EXPECT_EQ(
+      refusal(std::string(title) + "a\tb\n", "{}"),
+      "kvfathom: " + folder + "/llamacpp_ledger.tsv line 2: 2 cells; 14 as in the title line\n");
+  EXPECT_EQ(refusal(std::string(title) + "m\tgpu\tf16\tmany\t1\t1\t1\tf16\tf16\ton\ton\ton\t0\t-\n",
+                    "{}"),
+            "kvfathom: " + folder +
+                "/llamacpp_ledger.tsv line 2: total_context: 'many' is out of range or no whole "
+                "number; 1 or more\n");
+  EXPECT_NE(refusal(title, "{\"id\": 3}\n").find("memory_logs.jsonl line 1: "), std::string::npos);
+}
+
+TEST(Validate, EveryShippedRowIsPredictedOrRefusedWithAReason) {
+  const Ran ran = run_cli("validate --json");
+  ASSERT_EQ(ran.status, 0) << ran.err;
+  const auto document = nlohmann::json::parse(ran.out);
+  const auto schema = nlohmann::json::parse(
+      read_all(fs::path(KVFATHOM_SOURCE_DIR) / "data/schemas/validate.schema.json"));
+  EXPECT_EQ(schema_faults(document, schema), std::vector<std::string>{});
+  const auto rows = cli::read_truth((fs::path(KVFATHOM_SOURCE_DIR) / "data/truth").string());
+  std::set<std::string> seen;
+  for (const auto& row : document.at("rows")) {
+    seen.insert(row.at("id").get<std::string>());
+  }
+  EXPECT_EQ(seen.size(), rows.size());
+  for (const auto& row : document.at("rows")) {
+    EXPECT_NE(row.at("component").is_null(), row.at("refused").is_null()) << row.dump();
+  }
+}
+
+TEST(Validate, WeightsCacheAndStateOfTheLedgerAreExact) {
+  const std::string folder = (fs::path(KVFATHOM_SOURCE_DIR) / "data/truth").string();
+  std::vector<cli::TruthRow> sample;
+  std::size_t count = 0;
+  for (cli::TruthRow& row : cli::read_truth(folder)) {
+    constexpr std::size_t kEvery = 7;  // no setting of the grid repeats with this period
+    if (row.id.starts_with("ledger:") && ++count % kEvery == 0) {
+      sample.push_back(std::move(row));
+    }
+  }
+  ASSERT_GT(count, 6000U);
+  std::size_t predicted = 0;
+  for (const Outcome& one : cli::predict(sample, folder)) {
+    predicted += one.component == "output" ? 1 : 0;
+    if (one.refused.empty() && !one.component.starts_with("compute")) {
+      EXPECT_TRUE(one.exact) << one.id << " " << one.component << ": " << one.predicted_bytes
+                             << ", logged " << one.actual_bytes;
+    }
+  }
+  EXPECT_GT(predicted * 10, sample.size() * 8);
+}
+
+}  // namespace
+}  // namespace kvfathom::testing
