@@ -111,7 +111,12 @@ std::string main_type(const std::vector<Tensor>& tensors) {
 
 /// A name for the GGUF that somebody would have to make first.
 std::string gguf_name(const ModelArgument& model) {
-  std::string stem = std::filesystem::path(model.file).stem().string();
+  std::string stem = std::filesystem::path(model.file).filename().string();
+  for (const std::string_view ending : {".json", ".gguf"}) {  // "glm-4.7-flash" has no ending
+    if (stem.ends_with(ending)) {
+      stem.resize(stem.size() - ending.size());
+    }
+  }
   if (stem.empty() || stem == "config") {
     stem = model.spec.name.empty() ? "model" : model.spec.name;
   }
