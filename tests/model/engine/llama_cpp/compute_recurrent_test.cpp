@@ -1,4 +1,5 @@
-// Compute buffers of models with state layers, against what llama.cpp itself plans.
+// Compute buffers of models with state layers and of those with shared caches, against what
+// llama.cpp itself plans.
 #include <algorithm>
 #include <fstream>
 #include <map>
@@ -7,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "model/engine/llama_cpp/compute.h"
+#include "model/error.h"
 #include "model/io/inspect_json.h"
 
 namespace kvfathom::llama_cpp {
@@ -94,6 +96,14 @@ TEST(ComputeOfStateLayers, MambaDoesNotGrowWithTheContext) {
   s.n_ctx_seq = 4096;
   const ComputePlan plan(catalog_model("mamba2-2.7b"), s);
   EXPECT_EQ(plan.bytes({4096, 0}), plan.bytes({1048576, 0}));
+}
+
+TEST(ComputeOfStateLayers, Gemma3nWithoutItsSidePathsIsRefused) {
+  ModelSpec model = catalog_model("gemma-3n-e2b-it");
+  model.altup_inputs = 0;
+  GraphSettings s;
+  s.n_ctx_seq = 4096;
+  EXPECT_THROW(ComputePlan(model, s), Unsupported);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::array kFamilies{decoder_families,
                                deepseek_family,
+                               gemma3n_family,
                                gemma4_family,
                                gpt_oss_family,
                                gpt2_family,

@@ -24,6 +24,7 @@ struct ArchitectureRow {
 [[nodiscard]] std::span<const ArchitectureRow> gpt_oss_family();
 [[nodiscard]] std::span<const ArchitectureRow> gpt2_family();
 [[nodiscard]] std::span<const ArchitectureRow> mamba_family();
+[[nodiscard]] std::span<const ArchitectureRow> gemma3n_family();
 [[nodiscard]] std::span<const ArchitectureRow> gemma4_family();
 [[nodiscard]] std::span<const ArchitectureRow> lfm2_family();
 [[nodiscard]] std::span<const ArchitectureRow> mamba_hybrid_family();
