@@ -10,7 +10,7 @@
 namespace kvfathom::llama_cpp {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, bool Behaviours::*>, 10> kSwitches{{
+constexpr std::array<std::pair<std::string_view, bool Behaviours::*>, 11> kSwitches{{
     {"mla", &Behaviours::mla},
     {"window-cells", &Behaviours::window_cells},
     {"window-cells-by-ubatch", &Behaviours::window_cells_by_ubatch},
@@ -21,6 +21,7 @@ constexpr std::array<std::pair<std::string_view, bool Behaviours::*>, 10> kSwitc
     {"v-less-mla", &Behaviours::v_less_mla},
     {"rotated-cache", &Behaviours::rotated_cache},
     {"outputs-per-sequence", &Behaviours::outputs_per_sequence},
+    {"checked-compute", &Behaviours::checked_compute},
 }};
 
 }  // namespace

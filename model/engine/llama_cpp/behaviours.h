@@ -18,6 +18,7 @@ struct Behaviours {
   bool v_less_mla = true;
   bool rotated_cache = true;
   bool outputs_per_sequence = true;
+  bool checked_compute = true;
 };
 
 /// Every behaviour but the `missing` ones. Unsupported if an id is none of the above: a history

@@ -59,6 +59,21 @@ TEST(LlamaCpp, WindowsWereFullBeforeTheyHadACacheOfTheirOwn) {
   EXPECT_LT(report(gemma(), at_version("2025-06-01"), 8192).cache.bytes(), 8192 * 139264 / 2);
 }
 
+TEST(LlamaCpp, ComputeOfOlderBuildsIsAnEstimate) {
+  const auto compute = [](const std::string& version) {
+    for (const LedgerLine& line : report(gemma(), at_version(version), 8192).ledger.lines) {
+      if (line.kind == LedgerKind::compute) {
+        return line;
+      }
+    }
+    return LedgerLine{};
+  };
+  EXPECT_EQ(compute("0.5.0").provenance, Provenance::exact);
+  EXPECT_EQ(compute("b9000").provenance, Provenance::modelled);
+  EXPECT_LT(compute("b9000").low_bytes, compute("b9000").bytes);
+  EXPECT_GT(compute("b9000").high_bytes, compute("b9000").bytes);
+}
+
 TEST(LlamaCpp, LedgerLinesAreSortedAndAddUp) {
   const MemoryReport r = report(gemma(), {}, 8192);
   std::int64_t sum = 0;
