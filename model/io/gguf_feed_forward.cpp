@@ -25,11 +25,22 @@ DenseFeedForward dense(const GgufSource& source, std::int64_t layer) {
   return ff;
 }
 
-/// expert_gating_func as files number it. Where the key is missing, DeepSeek files (older than it)
-/// have a softmax and GLM files a sigmoid.
-ExpertGating gating(const GgufSource& source) {
+/// Whether a file without the key has a sigmoid: not DeepSeek's (older than the key), but those of
+/// GLM and Step; GLM-4.7-Flash, which goes by DeepSeek's name, is told by its depth and vocabulary.
+bool sigmoid_by_default(const GgufSource& source) {
   const std::string_view architecture = source.architecture.name;
-  const bool sigmoid = architecture == "glm4moe" || architecture == "glm-dsa";
+  if (architecture == "deepseek2") {
+    constexpr std::int64_t kFlashLayers = 47;
+    constexpr std::int64_t kFlashVocabulary = 154880;
+    return source.n_layers == kFlashLayers &&
+           source.tensors.required("token_embd.weight").shape[1] == kFlashVocabulary;
+  }
+  return architecture == "glm4moe" || architecture == "glm-dsa" || architecture == "step35" ||
+         architecture == "laguna";
+}
+
+/// expert_gating_func as files number it.
+ExpertGating gating(const GgufSource& source) {
   switch (source.keys.integer("expert_gating_func", {.min = 0, .max = 4}).value_or(0)) {
     case 1:
       return ExpertGating::softmax;
@@ -38,7 +49,7 @@ ExpertGating gating(const GgufSource& source) {
     case 3:
       return ExpertGating::softmax_over_chosen;
     default:
-      return sigmoid ? ExpertGating::sigmoid : ExpertGating::softmax;
+      return sigmoid_by_default(source) ? ExpertGating::sigmoid : ExpertGating::softmax;
   }
 }
 

@@ -30,6 +30,8 @@ inline constexpr std::array<std::string_view, 4> kNormNames{
 inline constexpr std::array<std::string_view, 4> kQkNormNames{
     "none", "per-head", "all-heads", "each-head"};
 inline constexpr std::array<std::string_view, 2> kWindowNames{"sliding", "chunked"};
+inline constexpr std::array<std::string_view, 3> kGatingNames{
+    "softmax", "sigmoid", "softmax-over-chosen"};
 inline constexpr std::array<std::string_view, 3> kRotaryNames{"none", "one", "long-and-short"};
 
 template <typename V>
@@ -56,6 +58,8 @@ void fields(V& v, Attention& x) {
   v.maybe("rope_dim", x.rope_dim, std::int64_t{0}, kCountOrNone);
   v.maybe("gate_width", x.gate_width, std::int64_t{0}, kCountOrNone);
   v.maybe("indexer", x.indexer);
+  v.maybe("kv_lora_rank", x.kv_lora_rank, std::int64_t{0}, kCountOrNone);
+  v.maybe("q_lora_rank", x.q_lora_rank, std::int64_t{0}, kCountOrNone);
 }
 
 template <typename V>
@@ -161,6 +165,12 @@ void fields(V& v, MixtureOfExperts& x) {
   v.maybe("shared_expert_gate", x.shared_expert_gate, false);
   v.maybe("latent_size", x.latent_size, std::int64_t{0}, kCountOrNone);
   v.maybe("dense_intermediate_size", x.dense_intermediate_size, std::int64_t{0}, kCountOrNone);
+  v.maybe("merged_gate_up", x.merged_gate_up, false);
+  v.maybe("gating", x.gating, ExpertGating::softmax, kGatingNames);
+  v.maybe("normalise_weights", x.normalise_weights, false);
+  v.maybe("weights_scale", x.weights_scale, 1.0);
+  v.maybe("n_expert_groups", x.n_expert_groups, std::int64_t{1}, kCount);
+  v.maybe("n_expert_groups_used", x.n_expert_groups_used, std::int64_t{1}, kCount);
 }
 
 template <typename V>
@@ -199,6 +209,8 @@ void fields(V& v, ModelSpec& x) {
   v.maybe("rotary_factors", x.rotary_factors, RotaryFactors::none, kRotaryNames);
   v.maybe("logit_softcap", x.logit_softcap, false);
   v.maybe("attention_softcap", x.attention_softcap, false);
+  v.maybe("attention_temperature", x.attention_temperature, false);
+  v.maybe("fused_qkv", x.fused_qkv);
   v.maybe("embedding_scale", x.embedding_scale, 1.0);
   v.maybe("residual_scale", x.residual_scale, 1.0);
   v.maybe("logit_scale", x.logit_scale, 1.0);

@@ -57,6 +57,11 @@ class Writer {
       always(key, value);
     }
   }
+  void maybe(const char* key, const std::optional<bool>& value) {
+    if (value) {
+      json_[key] = *value;
+    }
+  }
   void maybe(const char* key, const std::optional<DType>& value) {
     if (value) {
       json_[key] = name(*value);

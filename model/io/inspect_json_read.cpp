@@ -89,6 +89,12 @@ class Filler {
       nested(key, value.emplace());
     }
   }
+  void maybe(const char* key, std::optional<bool>& value) {
+    known_.emplace_back(key);
+    if (reader_.has(key)) {
+      value = reader_.flag_or(key, false);
+    }
+  }
   void maybe(const char* key, std::optional<DType>& value) {
     known_.emplace_back(key);
     if (reader_.has(key)) {

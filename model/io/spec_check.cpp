@@ -51,6 +51,11 @@ class LayerCheck {
             std::to_string(moe.n_experts_per_token) + " experts per token of " +
                 std::to_string(moe.n_experts),
             "at most all of them");
+    require(moe.n_expert_groups <= 1 || (moe.n_experts % moe.n_expert_groups == 0 &&
+                                         moe.n_expert_groups_used <= moe.n_expert_groups),
+            std::to_string(moe.n_expert_groups_used) + " of " +
+                std::to_string(moe.n_expert_groups) + " groups of experts used",
+            "groups that divide " + std::to_string(moe.n_experts) + " experts");
   }
   template <typename Other>
   void operator()(const Other& /*nothing to check*/) const {}

@@ -49,6 +49,10 @@ void mistral(const Reader& c, ModelSpec& m) {
     m.trained_context_tokens = 131072;  // MistralConfig's default
   }
   read_window(c, m);
+  if (c.is_object("rope_parameters")) {  // Ministral 3
+    m.attention_temperature =
+        c.object("rope_parameters").number_or("llama_4_scaling_beta", 0.0) != 0.0;
+  }
   add_vision(c, m);
 }
 

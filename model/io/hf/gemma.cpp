@@ -136,6 +136,7 @@ void gemma4(const Reader& c, ModelSpec& m) {
   FeedForward experts = dense;
   if (c.flag_or("enable_moe_block", false)) {
     MixtureOfExperts moe = read_experts(c, {.n_experts_per_token = "top_k_experts"});
+    set_routing(moe, kSoftmaxNormalised);
     moe.dense_intermediate_size = dense.intermediate_size;
     experts = moe;
   }

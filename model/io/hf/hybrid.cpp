@@ -19,6 +19,7 @@ FeedForward qwen_feed_forward(const Reader& c) {
   MixtureOfExperts moe =
       read_experts(c, {.shared_intermediate_size = "shared_expert_intermediate_size"});
   moe.shared_expert_gate = true;
+  read_routing(c, moe, kSoftmaxNormalised, {.weights_scale = nullptr});
   return moe;
 }
 
@@ -86,6 +87,7 @@ void kimi_linear(const Reader& c, ModelSpec& m) {
   MixtureOfExperts moe = read_experts(
       c,
       {.n_experts_per_token = "num_experts_per_token", .n_shared_experts = "num_shared_experts"});
+  read_routing(c, moe, kSigmoidNormalised, {.normalise_weights = "moe_renormalize"});
   moe.router_bias = true;  // by the class
   moe.latent_size = c.count_or("routed_expert_hidden_size", 0, kMaybeNone);
   const int64_t n_dense = c.count_or("first_k_dense_replace", 0, kMaybeNone);
@@ -115,7 +117,10 @@ void granite_hybrid(const Reader& c, ModelSpec& m) {
   m.embedding_scale = c.number_or("embedding_multiplier", 1.0);
   m.residual_scale = c.number_or("residual_multiplier", 1.0);
   m.logit_scale = granite_logit_scale(c);
-  const Attention a = read_attention(c);
+  Attention a = read_attention(c);
+  if (c.text_or("position_embedding_type", "nope") != "rope") {
+    a.rope_dim = 0;  // GraniteMoeHybridConfig's default: positions come from the Mamba layers
+  }
   const int64_t n_heads = c.count("mamba_n_heads", kHeads);
   const int64_t head_dim = c.is_text("mamba_d_head") || !c.has("mamba_d_head")
                                ? c.count_or("mamba_expand", 2, {1, 64}) * m.hidden_size / n_heads
@@ -128,10 +133,13 @@ void granite_hybrid(const Reader& c, ModelSpec& m) {
                      .conv_bias = c.flag_or("mamba_conv_bias", true)};
   FeedForward ff = DenseFeedForward{c.count("shared_intermediate_size", kWidth)};
   if (c.count_or("num_local_experts", 0, {0, kExperts.max}) > 0) {
-    ff = read_experts(c,
-                      {.n_experts = "num_local_experts",
-                       .intermediate_size = "intermediate_size",
-                       .shared_intermediate_size = "shared_intermediate_size"});
+    MixtureOfExperts moe = read_experts(c,
+                                        {.n_experts = "num_local_experts",
+                                         .intermediate_size = "intermediate_size",
+                                         .shared_intermediate_size = "shared_intermediate_size"});
+    // A softmax over the chosen experts only, which is one over all made to sum to one.
+    set_routing(moe, kSoftmaxNormalised);
+    ff = moe;
   }
   for (const std::string& type : names_per_layer(c, "layer_types", layer_count(c))) {
     m.layers.push_back(type == "mamba" ? layer_of(mamba, ff) : layer_of(a, ff));
@@ -225,6 +233,7 @@ LayerSpec nemotron_layer(const Reader& c, char kind) {
                    {.n_experts = "n_routed_experts",
                     .shared_intermediate_size = "moe_shared_expert_intermediate_size"});
   moe.gated = false;
+  read_routing(c, moe, kSigmoidNormalised);
   moe.router_bias = true;  // by the class
   moe.latent_size = c.count_or("moe_latent_size", 0, kMaybeNone);
   layer.feed_forward = moe;
@@ -310,6 +319,7 @@ void lfm2(const Reader& c, ModelSpec& m) {
   int64_t n_dense = n;
   if (c.has("num_experts")) {
     MixtureOfExperts moe = read_experts(c, {});
+    read_routing(c, moe, kSigmoidNormalised);
     moe.router_bias = c.flag_or("use_expert_bias", true);
     rest = moe;
     n_dense = c.count_or("num_dense_layers", 2, kMaybeNone);
@@ -324,8 +334,9 @@ void minimax_m1(const Reader& c, ModelSpec& m) {
   read_shape(c, m, false);
   const Attention a = read_attention(c);
   const LightningAttention lightning{a.n_heads, a.head_dim};
-  const MixtureOfExperts moe =
+  MixtureOfExperts moe =
       read_experts(c, {.n_experts = "num_local_experts", .intermediate_size = "intermediate_size"});
+  set_routing(moe, kSoftmaxNormalised);
   for (const int64_t is_full : numbers_per_layer(c, "attn_type_list", layer_count(c), {0, 1})) {
     m.layers.push_back(is_full != 0 ? layer_of(a, moe) : layer_of(lightning, moe));
   }

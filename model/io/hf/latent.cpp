@@ -10,10 +10,11 @@ namespace {
 
 using std::int64_t;
 
-MixtureOfExperts routed_experts(const Reader& c) {
+MixtureOfExperts routed_experts(const Reader& c, const Routing& routing, const char* topk_method) {
   MixtureOfExperts moe =
       read_experts(c, {.n_experts = "n_routed_experts", .n_shared_experts = "n_shared_experts"});
-  moe.router_bias = c.text_or("topk_method", "") == "noaux_tc";
+  read_routing(c, moe, routing);
+  moe.router_bias = c.text_or("topk_method", topk_method) == "noaux_tc";
   return moe;
 }
 
@@ -28,13 +29,29 @@ void deepseek_like(const Reader& c, ModelSpec& m, const MixtureOfExperts& moe) {
   add_mtp(m, m.layers.back(), c.count_or("num_nextn_predict_layers", 0, {0, 16}), true);
 }
 
-void deepseek(const Reader& c, ModelSpec& m) {
-  deepseek_like(c, m, routed_experts(c));
+void deepseek_v2(const Reader& c, ModelSpec& m) {
+  deepseek_like(c, m, routed_experts(c, {}, "greedy"));
+}
+
+/// DeepseekV3Config's defaults: half of eight groups.
+void deepseek_v3(const Reader& c, ModelSpec& m) {
+  Routing routing = kSigmoidNormalised;
+  routing.weights_scale = 2.5;
+  routing.n_groups = 8;
+  routing.n_groups_used = 4;
+  deepseek_like(c, m, routed_experts(c, routing, "noaux_tc"));
+}
+
+/// Kimi-K2: DeepSeek-V3 without groups, as each of its files says.
+void kimi_k2(const Reader& c, ModelSpec& m) {
+  deepseek_like(c, m, routed_experts(c, kSigmoidNormalised, "noaux_tc"));
 }
 
 /// GLM-4.7-Flash: DeepSeek-V3's layout; the class has the selection bias in any case.
 void glm4_moe_lite(const Reader& c, ModelSpec& m) {
-  MixtureOfExperts moe = routed_experts(c);
+  Routing routing = kSigmoidNormalised;
+  routing.weights_scale = 1.8;  // Glm4MoeLiteConfig's default
+  MixtureOfExperts moe = routed_experts(c, routing, "noaux_tc");
   moe.router_bias = true;
   deepseek_like(c, m, moe);
 }
@@ -42,7 +59,9 @@ void glm4_moe_lite(const Reader& c, ModelSpec& m) {
 /// GLM-5: DeepSeek-V3.2's layout. From 5.2 on only the "full" layers of `indexer_types` have an
 /// indexer; the "shared" ones take over the tokens that the last full one picked.
 void glm_moe_dsa(const Reader& c, ModelSpec& m) {
-  deepseek_like(c, m, routed_experts(c));
+  Routing routing = kSigmoidNormalised;
+  routing.weights_scale = 2.5;  // GlmMoeDsaConfig's default
+  deepseek_like(c, m, routed_experts(c, routing, "noaux_tc"));
   if (!c.has("indexer_types")) {
     return;
   }
@@ -59,11 +78,11 @@ void glm_moe_dsa(const Reader& c, ModelSpec& m) {
 }
 
 constexpr std::array kTable{
-    Family{"deepseek_v2", "deepseek2", deepseek},
-    Family{"deepseek_v3", "deepseek2", deepseek},
-    Family{"deepseek_v32", "deepseek32", deepseek},
-    Family{"kimi_k2", "deepseek2", deepseek},
-    Family{"kimi_k25", "deepseek2", deepseek},
+    Family{"deepseek_v2", "deepseek2", deepseek_v2},
+    Family{"deepseek_v3", "deepseek2", deepseek_v3},
+    Family{"deepseek_v32", "deepseek32", deepseek_v3},
+    Family{"kimi_k2", "deepseek2", kimi_k2},
+    Family{"kimi_k25", "deepseek2", kimi_k2},
     Family{"glm4_moe_lite", "deepseek2", glm4_moe_lite},
     Family{"glm_moe_dsa", "glm-dsa", glm_moe_dsa},
 };

@@ -26,8 +26,9 @@ void dense_then_experts(const Reader& c,
 
 void mixtral(const Reader& c, ModelSpec& m) {
   read_shape(c, m, false);
-  const MixtureOfExperts moe =
+  MixtureOfExperts moe =
       read_experts(c, {.n_experts = "num_local_experts", .intermediate_size = "intermediate_size"});
+  set_routing(moe, kSoftmaxNormalised);
   dense_then_experts(c, m, read_attention(c), moe, 0);
 }
 
@@ -55,6 +56,7 @@ void qwen2_moe(const Reader& c, ModelSpec& m) {
   MixtureOfExperts moe =
       read_experts(c, {.shared_intermediate_size = "shared_expert_intermediate_size"});
   moe.shared_expert_gate = true;
+  read_routing(c, moe, {}, {.weights_scale = nullptr});
   place_qwen_experts(c, m, a, moe);
 }
 
@@ -62,14 +64,17 @@ void qwen3_moe(const Reader& c, ModelSpec& m) {
   read_shape(c, m, false);
   Attention a = read_attention(c);
   a.qk_norm = QkNorm::per_head;
-  place_qwen_experts(c, m, a, read_experts(c, {}));
+  MixtureOfExperts moe = read_experts(c, {});
+  read_routing(c, moe, {}, {.weights_scale = nullptr});
+  place_qwen_experts(c, m, a, moe);
   add_vision(c, m);
 }
 
 /// The experts of DeepSeek and of those who took its names over.
-MixtureOfExperts deepseek_experts(const Reader& c) {
+MixtureOfExperts deepseek_experts(const Reader& c, const Routing& routing) {
   MixtureOfExperts moe =
       read_experts(c, {.n_experts = "n_routed_experts", .n_shared_experts = "n_shared_experts"});
+  read_routing(c, moe, routing);
   moe.router_bias = c.text_or("topk_method", "") == "noaux_tc";
   return moe;
 }
@@ -79,7 +84,7 @@ void deepseek(const Reader& c, ModelSpec& m) {
   dense_then_experts(c,
                      m,
                      read_attention(c),
-                     deepseek_experts(c),
+                     deepseek_experts(c, {}),
                      c.count_or("first_k_dense_replace", 0, kMaybeNone));
 }
 
@@ -89,7 +94,8 @@ void glm4_moe(const Reader& c, ModelSpec& m) {
   if (c.flag_or("use_qk_norm", false)) {
     a.qk_norm = QkNorm::per_head;
   }
-  MixtureOfExperts moe = deepseek_experts(c);
+  MixtureOfExperts moe = deepseek_experts(c, kSigmoidNormalised);
+  moe.gating = ExpertGating::sigmoid;
   moe.router_bias = true;  // by the class
   dense_then_experts(c, m, a, moe, c.count_or("first_k_dense_replace", 1, kMaybeNone));
   add_mtp(m, m.layers.back(), c.count_or("num_nextn_predict_layers", 0, {0, 16}), true);
@@ -103,6 +109,7 @@ void ernie4_5_moe(const Reader& c, ModelSpec& m) {
                                       {.n_experts = "moe_num_experts",
                                        .n_experts_per_token = "moe_k",
                                        .n_shared_experts = "moe_num_shared_experts"});
+  set_routing(moe, kSoftmaxNormalised);
   moe.router_bias = true;  // by the class
   repeat(c, m, layer_of(a, moe));
   const int64_t first = c.count_or("moe_layer_start_index", 1, kMaybeNone);
@@ -122,11 +129,12 @@ void hunyuan_moe(const Reader& c, ModelSpec& m) {
   a.qk_norm = QkNorm::per_head;
   const int64_t n = layer_count(c);
   for (int64_t i = 0; i < n; ++i) {
-    m.layers.push_back(layer_of(
-        a,
+    MixtureOfExperts moe =
         read_experts(c,
                      {.n_experts_per_token = "moe_topk", .n_shared_experts = "num_shared_expert"},
-                     static_cast<std::size_t>(i))));
+                     static_cast<std::size_t>(i));
+    set_routing(moe, kSoftmaxNormalised);
+    m.layers.push_back(layer_of(a, moe));
   }
 }
 
@@ -138,6 +146,7 @@ void gpt_oss(const Reader& c, ModelSpec& m) {
   MixtureOfExperts moe =
       read_experts(c, {.n_experts = "num_local_experts", .intermediate_size = "intermediate_size"});
   moe.bias = true;
+  moe.gating = ExpertGating::softmax_over_chosen;
   repeat(c, m, layer_of(a, moe));
   apply_layer_types(c, m, c.count("sliding_window", kTokens));
 }
@@ -150,6 +159,7 @@ void llama4(const Reader& c, ModelSpec& m) {
   const int64_t chunk = c.count_or("attention_chunk_size", 8192, kTokens);
   MixtureOfExperts moe =
       read_experts(c, {.n_experts = "num_local_experts", .intermediate_size = "intermediate_size"});
+  moe.gating = ExpertGating::sigmoid;  // on the experts' inputs
   moe.n_shared_experts = 1;
   moe.shared_intermediate_size = moe.intermediate_size;
   const DenseFeedForward dense{c.count("intermediate_size_mlp", kWidth)};
@@ -166,6 +176,7 @@ void llama4(const Reader& c, ModelSpec& m) {
   if (c.is_object("rope_scaling")) {
     m.rotary_factors = RotaryFactors::one;
   }
+  m.attention_temperature = true;  // on the layers without positions
   add_vision(c, m);
 }
 
@@ -177,6 +188,8 @@ void minimax_m2(const Reader& c, ModelSpec& m) {
   }
   MixtureOfExperts moe =
       read_experts(c, {.n_experts = "num_local_experts", .intermediate_size = "intermediate_size"});
+  read_routing(
+      c, moe, kSigmoidNormalised, {.normalise_weights = nullptr, .weights_scale = nullptr});
   moe.router_bias = c.flag_or("use_routing_bias", false);
   repeat(c, m, layer_of(a, moe));
 }
@@ -190,6 +203,7 @@ void minimax_m3(const Reader& c, ModelSpec& m) {
                                       {.n_experts = "num_local_experts",
                                        .n_shared_experts = "n_shared_experts",
                                        .shared_intermediate_size = "shared_intermediate_size"});
+  read_routing(c, moe, kSigmoidNormalised, {.normalise_weights = nullptr});
   moe.router_bias = c.flag_or("use_routing_bias", false);
   const DenseFeedForward dense{c.count("dense_intermediate_size", kWidth)};
   const int64_t n = layer_count(c);
@@ -220,7 +234,7 @@ void mimo_v2(const Reader& c, ModelSpec& m) {
   local.rope_dim = rope_dim_of(c, local.head_dim);
   local.sinks = c.flag_or("add_swa_attention_sink_bias", false);
   local.window_tokens = c.count("sliding_window", kTokens);
-  const MixtureOfExperts moe = deepseek_experts(c);
+  const MixtureOfExperts moe = deepseek_experts(c, kSigmoidNormalised);
   const int64_t n = layer_count(c);
   const std::vector<int64_t> windows = numbers_per_layer(c, "hybrid_layer_pattern", n, {0, 1});
   const std::vector<int64_t> experts = numbers_per_layer(c, "moe_layer_freq", n, {0, 1});
@@ -281,6 +295,11 @@ void step3(const Reader& c, ModelSpec& m) {
                    {.n_experts = c.has("moe_num_experts") ? "moe_num_experts" : "num_experts",
                     .n_experts_per_token = c.has("moe_top_k") ? "moe_top_k" : "num_experts_per_tok",
                     .shared_intermediate_size = "share_expert_dim"});
+  read_routing(
+      c,
+      moe,
+      kSigmoidNormalised,
+      {.normalise_weights = "norm_expert_weight", .weights_scale = "moe_router_scaling_factor"});
   moe.router_bias = c.flag_or("use_moe_router_bias", false);
   const int64_t n = layer_count(c);
   const std::vector<bool> has_experts = step3_expert_layers(c, n);
@@ -302,6 +321,10 @@ void laguna(const Reader& c, ModelSpec& m) {
   const std::vector<std::string> feed_forwards = names_per_layer(c, "mlp_layer_types", n);
   MixtureOfExperts moe =
       read_experts(c, {.shared_intermediate_size = "shared_expert_intermediate_size"});
+  read_routing(c,
+               moe,
+               kSigmoidNormalised,
+               {.normalise_weights = nullptr, .weights_scale = "moe_routed_scaling_factor"});
   moe.router_bias = true;  // by the class
   for (std::size_t i = 0; i < heads.size(); ++i) {
     Attention a = read_attention(c);

@@ -71,6 +71,34 @@ struct ExpertKeys {
 [[nodiscard]] MixtureOfExperts read_experts(const Reader& config,
                                             const ExpertKeys& keys,
                                             std::size_t layer = 0);
+
+/// How a family's class routes where its config is silent.
+struct Routing {
+  ExpertGating gating = ExpertGating::softmax;
+  bool normalise_weights = false;
+  double weights_scale = 1.0;
+  std::int64_t n_groups = 1;
+  std::int64_t n_groups_used = 1;
+};
+/// The routing of DeepSeek-V3's descendants that have no groups.
+inline constexpr Routing kSigmoidNormalised{.gating = ExpertGating::sigmoid,
+                                            .normalise_weights = true};
+/// The routing of Mixtral's kin: softmax, and weights that sum to one.
+inline constexpr Routing kSoftmaxNormalised{.normalise_weights = true};
+
+/// Names under which a config keeps its routing; nullptr: the class decides.
+struct RoutingKeys {
+  const char* normalise_weights = "norm_topk_prob";
+  const char* weights_scale = "routed_scaling_factor";
+};
+/// Fills in how `moe` routes: from the config, and by `defaults` where it is silent.
+void read_routing(const Reader& config,
+                  MixtureOfExperts& moe,
+                  const Routing& defaults,
+                  const RoutingKeys& keys = {});
+/// Takes the routing of a class that leaves its config no choice.
+void set_routing(MixtureOfExperts& moe, const Routing& routing);
+
 /// The value of a field that is one number or a list with one per layer.
 [[nodiscard]] std::int64_t per_layer(const Reader& config,
                                      const char* key,

@@ -406,6 +406,18 @@ TEST(HfConfigRefusals, FieldsThatTogetherMakeNoModelAreRefused) {
             "2 config.json: describes more than 1e15 parameters; fewer");
 }
 
+TEST(HfConfigRefusals, RoutingIsNamedWhereItIsNotUnderstood) {
+  const std::string v3 = catalog::read_all(kConfigs + "deepseek-ai--DeepSeek-V3.json");
+  EXPECT_EQ(refusal_of_text(catalog::patched(v3, R"({"scoring_func": "tanh"})")),
+            "2 config.json: \"scoring_func\": \"tanh\" is not understood; softmax or sigmoid");
+  EXPECT_EQ(refusal_of_text(catalog::patched(v3, R"({"n_group": 7})")),
+            "2 config.json: \"n_group\": 7 groups of 256 experts; a divisor");
+  EXPECT_EQ(refusal_of_text(catalog::patched(v3, R"({"topk_group": 9})")),
+            "2 config.json: \"topk_group\": 9 is out of range; an integer from 1 to 8");
+  EXPECT_EQ(refusal_of_text(catalog::patched(v3, R"({"routed_scaling_factor": -1})")),
+            "2 config.json: \"routed_scaling_factor\": -1 is out of range; above 0");
+}
+
 TEST(HfConfigRefusals, ListsMustFitTheLayers) {
   const std::string gpt_oss = catalog::read_all(kConfigs + "openai--gpt-oss-20b.json");
   EXPECT_EQ(refusal_of_text(catalog::patched(gpt_oss, R"({"layer_types": ["full_attention"]})")),

@@ -47,6 +47,8 @@ TEST(InspectDocument, RareFieldsComeBackToo) {
   model.weight_dtype = DType::iq4_xs;
   model.expert_dtype = DType::mxfp4;
   model.residual_scale = 0.1;
+  model.attention_temperature = true;
+  model.fused_qkv = false;
   LayerSpec layer;
   layer.mixer = Attention{.n_heads = 4,
                           .n_kv_heads = 2,
@@ -62,7 +64,9 @@ TEST(InspectDocument, RareFieldsComeBackToo) {
                           .v_is_k = true,
                           .rope_dim = 4,
                           .gate_width = 4,
-                          .indexer = Indexer{2, 8, 64}};
+                          .indexer = Indexer{2, 8, 64},
+                          .kv_lora_rank = 12,
+                          .q_lora_rank = 24};
   layer.parallel_residual = true;
   model.layers.push_back(layer);
   layer.mixer = SharedAttention{0, std::get<Attention>(layer.mixer)};
@@ -72,7 +76,13 @@ TEST(InspectDocument, RareFieldsComeBackToo) {
                                         .gated = false,
                                         .bias = true,
                                         .latent_size = 16,
-                                        .dense_intermediate_size = 48};
+                                        .dense_intermediate_size = 48,
+                                        .merged_gate_up = true,
+                                        .gating = ExpertGating::softmax_over_chosen,
+                                        .normalise_weights = true,
+                                        .weights_scale = 2.5,
+                                        .n_expert_groups = 4,
+                                        .n_expert_groups_used = 2};
   model.layers.push_back(layer);
   layer.mixer = KimiDeltaAttention{4, 16, 4, true};
   layer.feed_forward = NoFeedForward{};
