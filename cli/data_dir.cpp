@@ -20,7 +20,7 @@ fs::path data_directory(const char* environment,
     }
     return environment;
   }
-  const fs::path installed = executable.parent_path().parent_path() / "share" / "kvfathom";
+  fs::path installed = executable.parent_path().parent_path() / "share" / "kvfathom";
   if (!executable.empty() && fs::is_directory(installed, ignored)) {
     return installed;
   }

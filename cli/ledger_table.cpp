@@ -82,11 +82,12 @@ std::string bar(double share, int cells, bool utf8) {
   constexpr std::array<const char*, 8> kEighths{
       "", "\u258f", "\u258e", "\u258d", "\u258c", "\u258b", "\u258a", "\u2589"};
   const double bounded = std::clamp(share, 0.0, 1.0);
+  std::string text;
   if (!utf8) {
-    return std::string(static_cast<std::size_t>(std::lround(bounded * cells)), '#');
+    text.assign(static_cast<std::size_t>(std::lround(bounded * cells)), '#');
+    return text;
   }
   const auto eighths = static_cast<int>(std::lround(bounded * cells * 8));
-  std::string text;
   for (int i = 0; i < eighths / 8; ++i) {
     text += "\u2588";
   }

@@ -31,7 +31,7 @@ void add_cheaper_caches(const Query& query,
   if (cache_case.scheme != CacheScheme::native) {
     const CacheCase native{CacheScheme::native, cache_case.k, cache_case.v};
     if (case_fits(query, native, context_tokens)) {
-      found.push_back("the model's own scheme (--scheme native)");
+      found.emplace_back("the model's own scheme (--scheme native)");
     }
   }
   for (const DType type : {DType::q8_0, DType::q4_0}) {
@@ -40,8 +40,9 @@ void add_cheaper_caches(const Query& query,
             info(cache_case.k).block_bytes * info(type).block_elements &&
         case_fits(query, smaller, context_tokens)) {
       const std::string word(name(type));
-      found.push_back("a " + word + " cache (--cache-type-k " + word + " --cache-type-v " + word +
-                      ")");
+      std::string remedy = "a ";
+      remedy.append(word).append(" cache (--cache-type-k ").append(word);
+      found.push_back(remedy.append(" --cache-type-v ").append(word).append(")"));
       return;
     }
   }
