@@ -16,8 +16,8 @@ class FreeList {
 
   FreeList() { blocks_[0] = {0, kEndless}; }  // NOLINT(*-member-init)
 
-  /// The offset of `bytes` (a multiple of the alignment, 0 for empty tensors): the smallest hole that holds them,
-  /// the last of equals, and only if there is none the end.
+  /// The offset of `bytes` (a multiple of the alignment, 0 for empty tensors): the smallest hole
+  /// that holds them, the last of equals, and only if there is none the end.
   std::int64_t allocate(std::int64_t bytes) {
     std::size_t best = n_blocks_ - 1;
     std::int64_t best_size = kEndless;
