@@ -47,7 +47,8 @@ ModelSpec engine_view(const ModelSpec& model, CacheScheme latent_scheme) {
   const bool reads_windows =
       std::ranges::find(kReadWindows, model.architecture) != kReadWindows.end();
   for (LayerSpec& layer : view.layers) {
-    if (auto* attention = std::get_if<Attention>(&layer.mixer); attention && !reads_windows) {
+    if (auto* attention = std::get_if<Attention>(&layer.mixer);
+        attention != nullptr && !reads_windows) {
       attention->window_tokens.reset();
     }
     if (const auto* latent = std::get_if<LatentAttention>(&layer.mixer);
