@@ -136,7 +136,7 @@ const json& Reader::require(const char* key, const std::string& allowed) const {
   return *value;
 }
 
-std::int64_t Reader::to_count(const json& value, const std::string& where, Range allowed) const {
+std::int64_t Reader::to_count(const json& value, const std::string& where, Range allowed) {
   if (!value.is_number_integer()) {
     throw InputError(where, brief(value) + " is not an integer", describe(allowed));
   }

@@ -85,9 +85,9 @@ class Reader {
   [[nodiscard]] std::pair<const nlohmann::json*, const Scope*> find(const char* key) const;
   [[nodiscard]] const nlohmann::json& require(const char* key, const std::string& allowed) const;
   [[nodiscard]] std::string where(const char* key) const;
-  [[nodiscard]] std::int64_t to_count(const nlohmann::json& value,
-                                      const std::string& where,
-                                      Range allowed) const;
+  [[nodiscard]] static std::int64_t to_count(const nlohmann::json& value,
+                                             const std::string& where,
+                                             Range allowed);
 
   std::string file_;
   std::vector<Scope> scopes_;  ///< innermost first

@@ -140,6 +140,7 @@ BytesPerSecond parse_bandwidth(std::string_view text, std::string_view where) {
     refuse(where, text, "is no bandwidth", kBandwidthHelp);
   }
   number.remove_suffix(2);
+  // NOLINTNEXTLINE(readability-suspicious-call-argument): the number of the text, then the text
   return BytesPerSecond(static_cast<double>(parse(number, where, text, kBandwidthHelp)));
 }
 

@@ -62,6 +62,8 @@ class ComputePlan {
   ComputePlan(const ModelSpec& model,
               const GraphSettings& settings,
               Layers layers = Layers::folded);
+  ComputePlan(const ComputePlan&) = delete;
+  ComputePlan& operator=(const ComputePlan&) = delete;
   ComputePlan(ComputePlan&&) noexcept;
   ComputePlan& operator=(ComputePlan&&) noexcept;
   ~ComputePlan();

@@ -178,7 +178,7 @@ void jamba(const Reader& c, ModelSpec& m) {
 /// - (dense) and E (experts), or by a list of the same in words.
 std::string nemotron_pattern(const Reader& c, const char* letters, const char* words) {
   if (c.has(letters) || !c.has(words)) {
-    const std::string pattern = c.text(letters);
+    std::string pattern = c.text(letters);
     if (pattern.empty() || pattern.size() > static_cast<std::size_t>(kLayers.max) ||
         pattern.find_first_not_of("M*-E") != std::string::npos) {
       throw c.error(letters, c.shown(letters) + " is not understood", "letters M, *, - and E");
@@ -289,7 +289,8 @@ int64_t lfm2_width(const Reader& c) {
                     "a number above 0 and below 64");
     }
     const int64_t multiple = c.count_or("block_multiple_of", 256, kWidth);
-    width = static_cast<int64_t>(factor * static_cast<double>(2 * width / 3));
+    const int64_t two_thirds = 2 * width / 3;
+    width = static_cast<int64_t>(factor * static_cast<double>(two_thirds));
     width = (width + multiple - 1) / multiple * multiple;
   }
   return width;

@@ -16,7 +16,7 @@ Builder::Builder(const ModelSpec& spec, const GraphSettings& graph_settings, std
   graph.reserve(64 + 96 * spec.layers.size());
 }
 
-Affine Builder::cells(CacheKind kind) const {
+Affine Builder::cells(CacheKind kind) {
   return kind == CacheKind::full ? Affine{0, kCellBlock, 0} : Affine{0, 0, kCellBlock};
 }
 

@@ -104,13 +104,13 @@ class Builder {
   /// Expands q, k and v, stores k and v, attends: [heads*v_head_dim, tokens].
   TensorId attend(const CacheInputs& cache,
                   const CacheShape& shape,
-                  Qkv qkv,
+                  Qkv x,
                   const AttendOptions& options = {},
                   bool k_before_v = false);
   /// The same for a cache that keeps K only; V are the first `v_head_dim` of K.
   TensorId attend_k_only(const CacheInputs& cache,
                          const CacheShape& shape,
-                         Qkv qkv,
+                         Qkv x,
                          const AttendOptions& options);
   /// Expands the store of `k` into the cache.
   void store_k(const CacheInputs& cache, const CacheShape& shape, TensorId k);
@@ -129,7 +129,7 @@ class Builder {
   /// The head alone, for `x` that is normalised already.
   void logits(TensorId x);
 
-  [[nodiscard]] Affine cells(CacheKind kind) const;
+  [[nodiscard]] static Affine cells(CacheKind kind);
   [[nodiscard]] bool has_tensor(std::string_view name) const;
   /// The caches hold fewer cells than this. Only asked for sparse indices, which then choose all.
   [[nodiscard]] bool fewer_cells_than(std::int64_t n) const { return max_cells < n; }
@@ -140,8 +140,8 @@ class Builder {
   TensorId store(TensorId cache, TensorId rows, TensorId ids);
   TensorId store_v(const CacheInputs& cache, const CacheShape& shape, TensorId v);
   TensorId hadamard(TensorId x, TensorId rotation);
-  TensorId attend_core(Qkv qkv, TensorId mask, const AttendOptions& options, bool v_transposed);
-  TensorId masked_scores(Qkv qkv, TensorId mask, const AttendOptions& options);
+  TensorId attend_core(Qkv x, TensorId mask, const AttendOptions& options, bool v_transposed);
+  TensorId masked_scores(Qkv x, TensorId mask, const AttendOptions& options);
   TensorId choose_experts(TensorId probabilities,
                           const MixtureOfExperts& moe,
                           const MoeOptions& options);

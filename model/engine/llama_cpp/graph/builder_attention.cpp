@@ -36,7 +36,8 @@ HeadDims common_head_dims(const ModelSpec& model,
                           bool expanded_latent) {
   HeadDims dims{-1, -1};
   for (const LayerSpec& layer : model.layers) {
-    if (const auto* m = std::get_if<LatentAttention>(&layer.mixer); m && expanded_latent) {
+    if (const auto* m = std::get_if<LatentAttention>(&layer.mixer);
+        m != nullptr && expanded_latent) {
       dims = {m->qk_nope_head_dim + m->qk_rope_head_dim, m->v_head_dim};
     }
     const Attention* a = attention_of(layer);
@@ -247,7 +248,8 @@ TensorId Builder::chosen_mask(TensorId mask, TensorId chosen) {
   // a leaf of every layer, so all of them are allocated before the pass begins
   const TensorId blank = graph.operation(Op::none, DType::f32, {1, c.ne[0], c.ne[1], c.ne[3]}, {});
   const TensorId zeros = graph.like(Op::fill, blank);
-  const TensorId opened = graph.set_rows(cells_as_rows, zeros, ids);
+  const TensorId opened =
+      graph.set_rows(cells_as_rows, zeros, ids);  // NOLINT(readability-suspicious-call-argument)
   const TensorNode o = graph[opened];
   const TensorId as_mask =
       graph.view(opened, {o.ne[1], o.ne[2], 1, o.ne[3]}, {o.nb[0], o.nb[2], o.nb[3], o.nb[3]});

@@ -175,9 +175,7 @@ struct PassProgram::State {  // NOLINT(cppcoreguidelines-pro-type-member-init): 
   }
 };
 
-void PassProgram::execute(const Block& block,
-                          std::span<const std::int64_t> sizes,
-                          State& state) const {
+void PassProgram::execute(const Block& block, std::span<const std::int64_t> sizes, State& state) {
   for (const Instruction& i : block.instructions) {
     std::int64_t& offset = state.offsets[i.slot];
     const std::int64_t bytes = sizes[i.size];
@@ -203,6 +201,9 @@ void PassProgram::execute(const Block& block,
 /// Remembers the states met at layer boundaries and which block led from which to which.
 class PassProgram::Replayer {
  public:
+  // n_live_ and the states are written before they are read; clearing them would cost more than the
+  // replay of a small pass.
+  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init)
   Replayer(const PassProgram& program, std::span<const std::int64_t> sizes)
       : program_(program), sizes_(sizes) {}
 
@@ -257,7 +258,7 @@ class PassProgram::Replayer {
       loaded_ = true;
     }
     const Block& block = program_.blocks_[block_id];
-    program_.execute(block, sizes_, state_);
+    execute(block, sizes_, state_);
     const int from = known_;
     known_ = remember(block.survivors.size());
     if (from != kUnknown && known_ != kUnknown && n_transitions_ < transitions_.size()) {

@@ -65,7 +65,7 @@ class PassProgram {
   struct State;
   class Replayer;
 
-  void execute(const Block& block, std::span<const std::int64_t> sizes, State& state) const;
+  static void execute(const Block& block, std::span<const std::int64_t> sizes, State& state);
 
   std::vector<Affine> sizes_;
   std::vector<Block> blocks_;

@@ -265,10 +265,10 @@ void build_sparse_latent(Builder& b) {
 }  // namespace
 
 std::span<const ArchitectureRow> deepseek_family() {
-  static constexpr auto rows = std::to_array<ArchitectureRow>({{"deepseek2", build_deepseek2},
-                                                               {"deepseek32", build_sparse_latent},
-                                                               {"glm-dsa", build_sparse_latent}});
-  return rows;
+  static constexpr auto kRows = std::to_array<ArchitectureRow>({{"deepseek2", build_deepseek2},
+                                                                {"deepseek32", build_sparse_latent},
+                                                                {"glm-dsa", build_sparse_latent}});
+  return kRows;
 }
 
 }  // namespace kvfathom::llama_cpp

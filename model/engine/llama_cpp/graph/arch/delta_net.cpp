@@ -188,9 +188,9 @@ void build_qwen3_5(Builder& b) {
 }  // namespace
 
 std::span<const ArchitectureRow> delta_net_family() {
-  static constexpr std::array<ArchitectureRow, 3> rows{
+  static constexpr std::array<ArchitectureRow, 3> kRows{
       {{"qwen3next", build_qwen3_next}, {"qwen35", build_qwen3_5}, {"qwen35moe", build_qwen3_5}}};
-  return rows;
+  return kRows;
 }
 
 }  // namespace kvfathom::llama_cpp

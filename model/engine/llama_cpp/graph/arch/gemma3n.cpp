@@ -166,8 +166,8 @@ void build_gemma3n(Builder& b) {
 }  // namespace
 
 std::span<const ArchitectureRow> gemma3n_family() {
-  static constexpr std::array<ArchitectureRow, 1> rows{{{"gemma3n", build_gemma3n}}};
-  return rows;
+  static constexpr std::array<ArchitectureRow, 1> kRows{{{"gemma3n", build_gemma3n}}};
+  return kRows;
 }
 
 }  // namespace kvfathom::llama_cpp

@@ -69,8 +69,8 @@ void build_gemma4(Builder& b) {
 }  // namespace
 
 std::span<const ArchitectureRow> gemma4_family() {
-  static constexpr std::array<ArchitectureRow, 1> rows{{{"gemma4", build_gemma4}}};
-  return rows;
+  static constexpr std::array<ArchitectureRow, 1> kRows{{{"gemma4", build_gemma4}}};
+  return kRows;
 }
 
 }  // namespace kvfathom::llama_cpp

@@ -24,8 +24,8 @@ void build_gpt2(Builder& b) {
 }  // namespace
 
 std::span<const ArchitectureRow> gpt2_family() {
-  static constexpr auto rows = std::to_array<ArchitectureRow>({{"gpt2", build_gpt2}});
-  return rows;
+  static constexpr auto kRows = std::to_array<ArchitectureRow>({{"gpt2", build_gpt2}});
+  return kRows;
 }
 
 }  // namespace kvfathom::llama_cpp

@@ -45,8 +45,8 @@ void build_gpt_oss(Builder& b) {
 }  // namespace
 
 std::span<const ArchitectureRow> gpt_oss_family() {
-  static constexpr std::array<ArchitectureRow, 1> rows{{{"gpt-oss", build_gpt_oss}}};
-  return rows;
+  static constexpr std::array<ArchitectureRow, 1> kRows{{{"gpt-oss", build_gpt_oss}}};
+  return kRows;
 }
 
 }  // namespace kvfathom::llama_cpp

@@ -86,9 +86,9 @@ void build_lfm2(Builder& b) {
 }  // namespace
 
 std::span<const ArchitectureRow> lfm2_family() {
-  static constexpr std::array<ArchitectureRow, 2> rows{
+  static constexpr std::array<ArchitectureRow, 2> kRows{
       {{"lfm2", build_lfm2}, {"lfm2moe", build_lfm2}}};
-  return rows;
+  return kRows;
 }
 
 }  // namespace kvfathom::llama_cpp

@@ -45,9 +45,9 @@ void build_mamba(Builder& b) {
 }  // namespace
 
 std::span<const ArchitectureRow> mamba_family() {
-  static constexpr std::array<ArchitectureRow, 2> rows{
+  static constexpr std::array<ArchitectureRow, 2> kRows{
       {{"mamba", build_mamba}, {"mamba2", build_mamba}}};
-  return rows;
+  return kRows;
 }
 
 }  // namespace kvfathom::llama_cpp

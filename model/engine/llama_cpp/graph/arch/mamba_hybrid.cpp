@@ -189,12 +189,12 @@ void build_nemotron_h(Builder& b) {
 }  // namespace
 
 std::span<const ArchitectureRow> mamba_hybrid_family() {
-  static constexpr std::array<ArchitectureRow, 5> rows{{{"jamba", build_jamba},
-                                                        {"falcon-h1", build_falcon_h1},
-                                                        {"granitehybrid", build_granite_hybrid},
-                                                        {"nemotron_h", build_nemotron_h},
-                                                        {"nemotron_h_moe", build_nemotron_h}}};
-  return rows;
+  static constexpr std::array<ArchitectureRow, 5> kRows{{{"jamba", build_jamba},
+                                                         {"falcon-h1", build_falcon_h1},
+                                                         {"granitehybrid", build_granite_hybrid},
+                                                         {"nemotron_h", build_nemotron_h},
+                                                         {"nemotron_h_moe", build_nemotron_h}}};
+  return kRows;
 }
 
 }  // namespace kvfathom::llama_cpp
