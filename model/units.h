@@ -53,6 +53,7 @@ constexpr auto operator/(Quantity<B1, S1, F1> a, Quantity<B2, S2, F2> b) {
 
 using Bytes = Quantity<1, 0, 0>;
 using Seconds = Quantity<0, 1, 0>;
+using Flops = Quantity<0, 0, 1>;
 using BytesPerSecond = Quantity<1, -1, 0>;
 using FlopsPerSecond = Quantity<0, -1, 1>;
 

@@ -1,0 +1,52 @@
+// The device of a build without CUDA: there is none, and every launch says so. The only place
+// that knows; elsewhere there is no #ifdef.
+#include <string>
+
+#include "kernels/common/device.h"
+#include "kernels/common/error.h"
+#include "kernels/simt/emulator_control.h"
+
+namespace kvfathom::kernels {
+namespace {
+
+constexpr const char* kNotBuilt = "this build has no CUDA (configure with -DKVFATHOM_CUDA=ON)";
+
+[[noreturn]] void not_built() {
+  throw NoDevice(kNotBuilt);
+}
+
+}  // namespace
+
+std::string device_missing() {
+  return kNotBuilt;
+}
+const DeviceInfo& device() {
+  not_built();
+}
+void* device_allocate(std::size_t) {
+  not_built();
+}
+void device_free(void*) noexcept {}
+void copy_to_device(void*, const void*, std::size_t) {
+  not_built();
+}
+void copy_from_device(void*, const void*, std::size_t) {
+  not_built();
+}
+void synchronize(Stream) {
+  not_built();
+}
+
+namespace simt {
+void set_schedule(const Schedule&) {}
+std::optional<Traffic> take_traffic() {
+  return std::nullopt;
+}
+void set_emulated_device(std::optional<DeviceInfo>) {}
+std::vector<SyncSite> take_sync_sites() {
+  return {};
+}
+void skip_sync(std::optional<SyncSite>) {}
+}  // namespace simt
+
+}  // namespace kvfathom::kernels

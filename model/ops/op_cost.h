@@ -1,0 +1,23 @@
+// What one operation asks of the machine: the numbers that latency prices, benchmarks divide by
+// the clock, and tests hold to the bytes that the kernels are seen to move.
+#pragma once
+
+#include "model/units.h"
+
+namespace kvfathom {
+
+/// One call of one kernel (or a chain of kernels that is one operation, `launches` of them).
+struct OpCost {
+  Bytes
+      read;  ///< from device memory; what repeats within a launch counts once, a second pass twice
+  Bytes written;  ///< to device memory
+  Flops flops;    ///< 2 per multiply-add, of the useful work: padding not counted
+  int launches = 1;
+
+  friend OpCost operator+(const OpCost& a, const OpCost& b) {
+    return OpCost{
+        a.read + b.read, a.written + b.written, a.flops + b.flops, a.launches + b.launches};
+  }
+};
+
+}  // namespace kvfathom
