@@ -93,6 +93,10 @@ template <typename T>
 SIMT_DEVICE T atomic_add(T* address, T value) {
   return atomicAdd(address, value);
 }
+template <typename T>
+SIMT_DEVICE T atomic_add_shared(T* shared, T value) {
+  return atomicAdd(shared, value);
+}
 
 SIMT_DEVICE std::uint32_t shared_address(const void* shared) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
@@ -174,6 +178,12 @@ SIMT_DEVICE float exp2_fast(float x) {
 }
 SIMT_DEVICE float rsqrt_fast(float x) {
   return rsqrtf(x);
+}
+SIMT_DEVICE float mul_rounded(float a, float b) {
+  return __fmul_rn(a, b);
+}
+SIMT_DEVICE void sincos_turns(float turns, float& sine, float& cosine) {
+  sincospif(2.0F * turns, &sine, &cosine);
 }
 SIMT_DEVICE std::uint32_t permute_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t selector) {
   return __byte_perm(a, b, selector);

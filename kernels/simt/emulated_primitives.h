@@ -2,6 +2,7 @@
 // through the emulator. See emulator.h for what it notices.
 #pragma once
 
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -88,6 +89,10 @@ SIMT_DEVICE T atomic_add(T* address, std::type_identity_t<T> value) {
   emulator::count_stored(address, sizeof(T));
   return std::atomic_ref<T>(*address).fetch_add(value, std::memory_order_relaxed);
 }
+template <typename T>
+SIMT_DEVICE T atomic_add_shared(T* shared, std::type_identity_t<T> value) {
+  return std::atomic_ref<T>(*shared).fetch_add(value, std::memory_order_relaxed);
+}
 
 SIMT_DEVICE void cp_async16(void* shared,
                             const void* global,
@@ -127,6 +132,15 @@ SIMT_DEVICE float exp2_fast(float x) {
 }
 SIMT_DEVICE float rsqrt_fast(float x) {
   return 1.0F / std::sqrt(x);
+}
+SIMT_DEVICE float mul_rounded(float a, float b) {
+  const volatile float product = a * b;  // volatile: no compiler fuses it with what follows
+  return product;
+}
+SIMT_DEVICE void sincos_turns(float turns, float& sine, float& cosine) {
+  const double angle = 2.0 * 3.14159265358979323846 * static_cast<double>(turns);
+  sine = static_cast<float>(std::sin(angle));
+  cosine = static_cast<float>(std::cos(angle));
 }
 SIMT_DEVICE std::uint32_t permute_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t selector) {
   const std::uint64_t bytes = static_cast<std::uint64_t>(b) << 32 | a;

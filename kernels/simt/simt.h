@@ -18,12 +18,15 @@
 //   ld(p)                       any trivially copyable T: data that several threads read (cached)
 //   ld_index(p)                 page tables and lengths: not part of the traffic that is counted
 //   st(p, v)  atomic_add(p, v)
+//   atomic_add_shared(p, v)     in shared memory: not part of the traffic
 //   cp_async16(shared, global, valid)  cp_async_commit()  cp_async_wait<N>()
 //                               16 bytes to shared memory, zeros where not valid; wait until at
 //                               most N newest groups are in flight. Below sm_80: an ordinary copy
 //   ldmatrix_x4<Transposed>(r, row)    four 8x8 matrices of 16-bit elements; lane i gives row i
 //   mma_bf16(d, a, b) mma_f16(d, a, b) D[16x8] += A[16x16] B[16x8], float accumulate, PTX layout
 //   exp2_fast(x) rsqrt_fast(x)
+//   mul_rounded(a, b)           a * b, never fused with a sum that follows
+//   sincos_turns(x, sin, cos)   of x full turns, |x| <= 1
 //   pack_bf16(lo, hi) pack_f16(lo, hi)  permute_bytes(a, b, selector)
 //   mul_f16x2(a, b) sub_f16x2(a, b)     two f16 at once, each rounded
 //   f16x2_of_e4m3x2(v)                  the two E4M3 in the low 16 bits as f16, exact
