@@ -18,6 +18,7 @@
 #include <stdexcept>
 
 #include "kernels/simt/emulator_control.h"
+#include "kernels/simt/types.h"
 
 namespace kvfathom::kernels::simt {
 

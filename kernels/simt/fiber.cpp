@@ -8,18 +8,8 @@
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
-#if defined(KVFATHOM_ASAN)
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
-#if defined(KVFATHOM_TSAN)
-extern "C" {
-void* __tsan_get_current_fiber();
-void* __tsan_create_fiber(unsigned flags);
-void __tsan_destroy_fiber(void* fiber);
-void __tsan_switch_to_fiber(void* fiber, unsigned flags);
-}
-#endif
+
+#include "kernels/simt/sanitizer.h"
 
 #if defined(__x86_64__)
 // Saves what a call must preserve on the old stack, and continues on the new one. An order of
@@ -61,15 +51,11 @@ FiberStack::FiberStack() {
 }
 
 void FiberStack::forget_last_user() const {
-#if defined(KVFATHOM_ASAN)
-  __asan_unpoison_memory_region(memory_.get(), kBytes);
-#endif
+  sanitizer::unpoison(memory_.get(), kBytes);
 }
 
 void FiberStack::Unmap::operator()(char* memory) const {
-#if defined(KVFATHOM_ASAN)
-  __asan_unpoison_memory_region(memory, kBytes);
-#endif
+  sanitizer::unpoison(memory, kBytes);
   munmap(memory, kBytes);
 }
 
@@ -88,9 +74,7 @@ struct FiberContext::Machine {
     }
     stack_pointer = slot;
   }
-  KVFATHOM_EMULATOR_CODE void switch_to(Machine& to) {
-    kvfathom_switch_stack(&stack_pointer, to.stack_pointer);
-  }
+  void switch_to(Machine& to) { kvfathom_switch_stack(&stack_pointer, to.stack_pointer); }
 };
 #else
 struct FiberContext::Machine {
@@ -110,17 +94,15 @@ struct FiberContext::Machine {
 FiberContext::FiberContext() : machine_(std::make_unique<Machine>()) {}
 
 FiberContext::~FiberContext() {
-#if defined(KVFATHOM_TSAN)
   if (owns_tsan_fiber_) {
     __tsan_destroy_fiber(tsan_fiber_);
   }
-#endif
 }
 
 void FiberContext::adopt_current_thread() {
-#if defined(KVFATHOM_TSAN)
-  tsan_fiber_ = __tsan_get_current_fiber();
-#endif
+  if (sanitizer::thread_sanitizer()) {
+    tsan_fiber_ = __tsan_get_current_fiber();
+  }
 }
 
 void FiberContext::prepare(const FiberStack& stack, std::size_t stagger, void (*entry)()) {
@@ -128,26 +110,25 @@ void FiberContext::prepare(const FiberStack& stack, std::size_t stagger, void (*
   stack_base_ = stack.base();
   stack_bytes_ = FiberStack::kBytes;
   machine_->start_at(stack.base(), FiberStack::kBytes - stagger, entry);
-#if defined(KVFATHOM_TSAN)
   if (owns_tsan_fiber_) {
     __tsan_destroy_fiber(tsan_fiber_);
   }
-  tsan_fiber_ = __tsan_create_fiber(0);
-  owns_tsan_fiber_ = true;
-#endif
+  if (sanitizer::thread_sanitizer()) {
+    tsan_fiber_ = __tsan_create_fiber(0);
+    owns_tsan_fiber_ = true;
+  }
 }
 
-KVFATHOM_EMULATOR_CODE void FiberContext::switch_to(FiberContext& to,
-                                                    [[maybe_unused]] bool for_good) {
+void FiberContext::switch_to(FiberContext& to, [[maybe_unused]] bool for_good) {
 #if defined(KVFATHOM_ASAN)
   __sanitizer_start_switch_fiber(
       for_good ? nullptr : &fake_stack_, to.stack_base_, to.stack_bytes_);
 #endif
-#if defined(KVFATHOM_TSAN)
   // The switch orders nothing: only barriers and collectives do, and they say so themselves.
-  constexpr unsigned kNoSync = 1;
-  __tsan_switch_to_fiber(to.tsan_fiber_, kNoSync);
-#endif
+  if (sanitizer::thread_sanitizer()) {
+    constexpr unsigned kNoSync = 1;
+    __tsan_switch_to_fiber(to.tsan_fiber_, kNoSync);
+  }
   machine_->switch_to(*to.machine_);
 #if defined(KVFATHOM_ASAN)
   __sanitizer_finish_switch_fiber(fake_stack_, nullptr, nullptr);

@@ -4,28 +4,6 @@
 #include <cstddef>
 #include <memory>
 
-#if defined(__SANITIZE_THREAD__)
-#define KVFATHOM_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define KVFATHOM_TSAN 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define KVFATHOM_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define KVFATHOM_ASAN 1
-#endif
-#endif
-
-#if defined(KVFATHOM_TSAN)
-// Code of the emulator itself is not part of the program under test.
-#define KVFATHOM_EMULATOR_CODE __attribute__((no_sanitize("thread"), noinline))
-#else
-#define KVFATHOM_EMULATOR_CODE
-#endif
-
 namespace kvfathom::kernels::simt {
 
 /// Memory for one fiber's stack, kept for the next block. 64 KiB: kernels hold small arrays.

@@ -38,27 +38,7 @@
 
 #include "kernels/common/device.h"
 #include "kernels/common/number_formats.h"
-
-namespace kvfathom::kernels::simt {
-
-struct Dim3 {
-  constexpr Dim3(unsigned x_size = 1, unsigned y_size = 1, unsigned z_size = 1)  // NOLINT
-      : x(x_size), y(y_size), z(z_size) {}
-  unsigned x, y, z;
-};
-
-struct alignas(16) U32x4 {
-  std::uint32_t x, y, z, w;
-};
-struct alignas(8) U32x2 {
-  std::uint32_t x, y;
-};
-
-inline constexpr int kWarpSize = 32;
-/// Shared memory that every device has without being asked.
-inline constexpr std::size_t kDefaultSharedBytes = 48 * 1024;
-
-}  // namespace kvfathom::kernels::simt
+#include "kernels/simt/types.h"
 
 #if defined(__CUDACC__)
 #include "kernels/simt/cuda_primitives.h"
