@@ -85,6 +85,7 @@ void Block::wait(Thread& thread, State state, const char* doing, Location at) {
   thread.state = state;
   thread.doing = doing;
   thread.at = at;
+  sanitizer::release(&failure_sync_point_);
   thread.context.switch_to(scheduler_);
 }
 
@@ -118,7 +119,6 @@ void Block::resume(Thread& thread) {
   scheduler_.switch_to(thread.context);
   current_thread = nullptr;
   if (error_) {
-    sanitizer::acquire(this);
     std::rethrow_exception(std::exchange(error_, nullptr));
   }
 }
@@ -152,6 +152,16 @@ void Block::run(Index3 index, const std::function<void()>& kernel) {
   block_index = index;
   kernel_ = &kernel;
   start_threads();
+  try {
+    run_to_the_end();
+  } catch (...) {  // whatever parked threads have touched may be freed from here on
+    sanitizer::acquire(&failure_sync_point_);
+    sanitizer::acquire(this);
+    throw;
+  }
+}
+
+void Block::run_to_the_end() {
   do {
     progress_ = false;
     if (order_ == Order::reverse) {

@@ -94,6 +94,7 @@ class Block {
  private:
   static void fiber_main();
   void start_threads();
+  void run_to_the_end();
   void run_warp(int warp);
   [[nodiscard]] bool complete_warp_operation(int warp);
   [[nodiscard]] bool release_barrier();
@@ -115,7 +116,8 @@ class Block {
   const std::function<void()>* kernel_ = nullptr;
   std::exception_ptr error_;
   bool progress_ = false;
-  char barrier_sync_point_ = 0;
+  char barrier_sync_point_ = 0;  ///< these two: their addresses mark what is ordered
+  char failure_sync_point_ = 0;
 };
 
 /// The thread whose code runs now. Null between launches.

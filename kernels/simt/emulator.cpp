@@ -87,6 +87,9 @@ void set_schedule(const Schedule& schedule) {
   control.schedule = schedule;
 }
 std::optional<Traffic> take_traffic() {
+  if (sanitizer::thread_sanitizer()) {
+    return std::nullopt;
+  }
   return std::exchange(control.traffic, {});
 }
 void set_emulated_device(std::optional<DeviceInfo> info) {
@@ -94,6 +97,9 @@ void set_emulated_device(std::optional<DeviceInfo> info) {
   current_device.emulated = true;
 }
 std::vector<SyncSite> take_sync_sites() {
+  if (sanitizer::thread_sanitizer()) {
+    return {};
+  }
   return std::exchange(control.sync_sites, {});
 }
 void skip_sync(std::optional<SyncSite> site) {
@@ -151,7 +157,7 @@ void count_streamed(const void* /*address*/, std::size_t bytes) {
   current_thread->block->traffic.streamed_bytes += bytes;
 }
 void count_cached(const void* address, std::size_t bytes) {
-  // Under ThreadSanitizer a set that grows inside one fiber and is read in another looks racy.
+  // Under ThreadSanitizer a map that grows inside one fiber and is read in another looks racy.
   if (!sanitizer::thread_sanitizer()) {
     current_thread->block->cached_accesses.emplace(address, bytes);
   }

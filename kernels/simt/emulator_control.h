@@ -32,7 +32,7 @@ struct Traffic {
 
   [[nodiscard]] std::uint64_t read_bytes() const { return streamed_bytes + cached_bytes; }
 };
-/// Nothing on a real device.
+/// Nothing on a real device, nor under ThreadSanitizer, where it is not counted.
 [[nodiscard]] std::optional<Traffic> take_traffic();
 
 /// The device that launch rules see; empty resets to the default (an H200's figures).
@@ -45,7 +45,8 @@ struct SyncSite {
   int line = 0;
   friend bool operator==(const SyncSite&, const SyncSite&) = default;
 };
-/// The sites reached since the last call. Empty on a real device.
+/// The sites reached since the last call. Empty on a real device, and under ThreadSanitizer, which
+/// would report the races that leaving one out makes.
 [[nodiscard]] std::vector<SyncSite> take_sync_sites();
 /// Launches skip this site until told otherwise: a planted bug, which a test must notice.
 void skip_sync(std::optional<SyncSite> site);
