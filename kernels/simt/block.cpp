@@ -101,14 +101,14 @@ void Block::fiber_main() {
   Thread& thread = *current_thread;
   Block& block = *thread.block;
   thread.context.entered(block.scheduler_);
-  sanitizer::acquire(&block);
+  sanitizer::acquire(&block.start_sync_point_);
   try {
     (*block.kernel_)();
   } catch (...) {
     block.error_ = std::current_exception();
   }
   thread.state = State::exited;
-  sanitizer::release(&block);
+  sanitizer::release(&block.end_sync_point_);
   thread.context.switch_to(block.scheduler_, /*for_good=*/true);
   std::abort();  // an exited thread is never resumed
 }
@@ -145,7 +145,7 @@ void Block::start_threads() {
     constexpr std::size_t kStagger = 192;
     thread.context.prepare(thread.stack, i % 60 * kStagger, &Block::fiber_main);
   }
-  sanitizer::release(this);
+  sanitizer::release(&start_sync_point_);
 }
 
 void Block::run(Index3 index, const std::function<void()>& kernel) {
@@ -156,7 +156,7 @@ void Block::run(Index3 index, const std::function<void()>& kernel) {
     run_to_the_end();
   } catch (...) {  // whatever parked threads have touched may be freed from here on
     sanitizer::acquire(&failure_sync_point_);
-    sanitizer::acquire(this);
+    sanitizer::acquire(&end_sync_point_);
     throw;
   }
 }
@@ -258,8 +258,8 @@ bool Block::release_barrier() {
   return true;
 }
 
-void Block::finish() const {
-  sanitizer::acquire(const_cast<Block*>(this));
+void Block::finish() {
+  sanitizer::acquire(&end_sync_point_);
   for (const Thread& thread : threads_) {
     if (!thread.copies.empty()) {
       fail("a thread exits with asynchronous copies in flight", thread);

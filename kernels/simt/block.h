@@ -98,7 +98,7 @@ class Block {
   void run_warp(int warp);
   [[nodiscard]] bool complete_warp_operation(int warp);
   [[nodiscard]] bool release_barrier();
-  void finish() const;
+  void finish();
   void resume(Thread& thread);
 
   Order order_;
@@ -116,7 +116,11 @@ class Block {
   const std::function<void()>* kernel_ = nullptr;
   std::exception_ptr error_;
   bool progress_ = false;
-  char barrier_sync_point_ = 0;  ///< these two: their addresses mark what is ordered
+  // For ThreadSanitizer: their addresses stand for what is ordered. One each, or a thread that
+  // starts late would seem to wait for those that have already ended.
+  char start_sync_point_ = 0;
+  char barrier_sync_point_ = 0;
+  char end_sync_point_ = 0;
   char failure_sync_point_ = 0;
 };
 

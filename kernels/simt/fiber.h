@@ -47,7 +47,7 @@ class FiberContext {
   std::unique_ptr<Machine> machine_;
   const void* stack_base_ = nullptr;
   std::size_t stack_bytes_ = 0;
-  void* fake_stack_ = nullptr;  // AddressSanitizer's
+  [[maybe_unused]] void* fake_stack_ = nullptr;  // AddressSanitizer's
   void* tsan_fiber_ = nullptr;
   bool owns_tsan_fiber_ = false;
 };
