@@ -1,0 +1,78 @@
+#include "kernels/common/blas.h"
+
+#include <algorithm>
+#include <mutex>
+#include <vector>
+
+#include <cblas.h>
+
+#include "kernels/common/parallel.h"
+
+namespace kvfathom::kernels {
+namespace {
+
+/// OpenBLAS keeps one number of threads for the whole process. Calls that want the same number run
+/// side by side; the number changes only under the lock.
+void use_blas_threads(int n_threads) {
+  static std::mutex mutex;
+  const std::scoped_lock lock(mutex);
+  if (openblas_get_num_threads() != n_threads) {
+    openblas_set_num_threads(n_threads);
+  }
+}
+
+void call_sgemm(const SgemmShape& shape, ConstMatrixF32 a, ConstMatrixF32 b, MatrixF32 c) {
+  cblas_sgemm(CblasRowMajor,
+              CblasNoTrans,
+              shape.b_transposed == Transposed::yes ? CblasTrans : CblasNoTrans,
+              shape.m,
+              shape.n,
+              shape.k,
+              shape.alpha,
+              a.data,
+              static_cast<int>(a.stride),
+              b.data,
+              static_cast<int>(b.stride),
+              shape.beta,
+              c.data,
+              static_cast<int>(c.stride));
+}
+
+/// Rows of weights that one thread widens at a time: 1 MiB of floats, so that they stay in its
+/// cache, but enough that packing `a` again for each panel costs little.
+std::int64_t panel_rows(int n, int k, int n_threads) {
+  constexpr std::int64_t kPanelFloats = 1 << 18;
+  constexpr std::int64_t kFewestRows = 64;
+  const std::int64_t fitting = std::max(kFewestRows, kPanelFloats / std::max(k, 1));
+  const std::int64_t share = (n + n_threads - 1) / n_threads;
+  return std::clamp<std::int64_t>(fitting, 1, std::max<std::int64_t>(share, 1));
+}
+
+}  // namespace
+
+void sgemm(
+    const SgemmShape& shape, ConstMatrixF32 a, ConstMatrixF32 b, MatrixF32 c, int n_threads) {
+  use_blas_threads(n_threads_or_all(n_threads));
+  call_sgemm(shape, a, b, c);
+}
+
+void sgemm_by_panels(
+    int m, int n, int k, ConstMatrixF32 a, const WidenRows& widen, MatrixF32 c, int n_threads) {
+  const int threads = n_threads_or_all(n_threads);
+  use_blas_threads(1);  // the threads are ours: each multiplies its own panels
+  const std::int64_t rows = panel_rows(n, k, threads);
+  parallel_shares(threads, n, [&](int, std::int64_t first, std::int64_t last) {
+    std::vector<float> panel(static_cast<std::size_t>(rows * k));
+    for (std::int64_t row = first; row < last; row += rows) {
+      const std::int64_t count = std::min(rows, last - row);
+      widen(row, count, panel.data());
+      call_sgemm(
+          SgemmShape{.m = m, .n = static_cast<int>(count), .k = k, .b_transposed = Transposed::yes},
+          a,
+          ConstMatrixF32{panel.data(), k},
+          MatrixF32{c.data + row, c.stride});
+    }
+  });
+}
+
+}  // namespace kvfathom::kernels

@@ -1,0 +1,156 @@
+// Weights and activations to floats, vectorised: what Highway compiles once per instruction set.
+// Include only after "hwy/foreach_target.h"; see widen.h for the functions to call from elsewhere.
+#if defined(KVFATHOM_KERNELS_COMMON_WIDEN_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef KVFATHOM_KERNELS_COMMON_WIDEN_INL_H
+#undef KVFATHOM_KERNELS_COMMON_WIDEN_INL_H
+#else
+#define KVFATHOM_KERNELS_COMMON_WIDEN_INL_H
+#endif
+
+#include <cstring>
+
+#include <hwy/highway.h>
+
+#include "kernels/common/weight_format.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace kvfathom::kernels {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// At most 16 lanes, so that a block of 32 holds whole vectors.
+using FloatTag = hn::CappedTag<float, 16>;
+
+HWY_INLINE void widen_bf16(const std::uint16_t* from, std::int64_t n, float* to) {
+  const FloatTag floats;
+  const hn::Rebind<std::uint32_t, FloatTag> words;
+  const hn::Rebind<std::uint16_t, FloatTag> halves;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(floats));
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto wide = hn::PromoteTo(words, hn::LoadU(halves, from + i));
+    hn::StoreU(hn::BitCast(floats, hn::ShiftLeft<16>(wide)), floats, to + i);
+  }
+  for (; i < n; ++i) {
+    to[i] = to_f32(Bf16{from[i]});
+  }
+}
+
+HWY_INLINE void widen_f16(const std::uint16_t* from, std::int64_t n, float* to) {
+  const FloatTag floats;
+  const hn::Rebind<hwy::float16_t, FloatTag> halves;
+  const hn::Rebind<std::uint16_t, FloatTag> bits;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(floats));
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto half = hn::BitCast(halves, hn::LoadU(bits, from + i));
+    hn::StoreU(hn::PromoteTo(floats, half), floats, to + i);
+  }
+  for (; i < n; ++i) {
+    to[i] = to_f32(F16{from[i]});
+  }
+}
+
+HWY_INLINE float f16_from(const std::byte* block) {
+  F16 value;
+  std::memcpy(&value, block, sizeof(value));
+  return to_f32(value);
+}
+
+HWY_INLINE void widen_q8_0(const std::byte* block, float* to) {
+  const FloatTag floats;
+  const hn::Rebind<std::int32_t, FloatTag> words;
+  const hn::Rebind<std::int8_t, FloatTag> bytes;
+  const auto scale = hn::Set(floats, f16_from(block));
+  const auto* from = reinterpret_cast<const std::int8_t*>(block + 2);
+  for (std::size_t i = 0; i < 32; i += hn::Lanes(floats)) {
+    const auto q = hn::ConvertTo(floats, hn::PromoteTo(words, hn::LoadU(bytes, from + i)));
+    hn::StoreU(hn::Mul(q, scale), floats, to + i);
+  }
+}
+
+/// `n` bytes of nibbles: scale * nibble - offset, the low ones to `low`, the high ones to `high`.
+struct NibbleScale {
+  float scale, offset;
+};
+HWY_INLINE void widen_nibbles(const std::byte* packed,
+                              std::size_t n,
+                              NibbleScale of_low,
+                              float* low,
+                              NibbleScale of_high,
+                              float* high) {
+  const FloatTag floats;
+  const hn::Rebind<std::int32_t, FloatTag> words;
+  const hn::Rebind<std::uint8_t, FloatTag> bytes;
+  const auto* from = reinterpret_cast<const std::uint8_t*>(packed);
+  for (std::size_t i = 0; i < n; i += hn::Lanes(floats)) {
+    const auto both = hn::PromoteTo(words, hn::LoadU(bytes, from + i));
+    const auto lower = hn::ConvertTo(floats, hn::And(both, hn::Set(words, 15)));
+    const auto upper = hn::ConvertTo(floats, hn::ShiftRight<4>(both));
+    hn::StoreU(hn::MulSub(lower, hn::Set(floats, of_low.scale), hn::Set(floats, of_low.offset)),
+               floats,
+               low + i);
+    hn::StoreU(hn::MulSub(upper, hn::Set(floats, of_high.scale), hn::Set(floats, of_high.offset)),
+               floats,
+               high + i);
+  }
+}
+
+HWY_INLINE void widen_q4_0(const std::byte* block, float* to) {
+  const float scale = f16_from(block);
+  const NibbleScale of_both{scale, 8.0F * scale};
+  widen_nibbles(block + 2, 16, of_both, to, of_both, to + 16);
+}
+
+HWY_INLINE void widen_q4_k(const std::byte* block, float* to) {
+  const float d = f16_from(block);
+  const float d_min = f16_from(block + 2);
+  const auto* packed = reinterpret_cast<const std::uint8_t*>(block + 4);
+  NibbleScale scales[8];
+  for (int j = 0; j < 4; ++j) {
+    scales[j] = {d * static_cast<float>(packed[j] & 63),
+                 d_min * static_cast<float>(packed[j + 4] & 63)};
+    const int scale = (packed[j + 8] & 15) | packed[j] >> 6 << 4;
+    const int min = packed[j + 8] >> 4 | packed[j + 4] >> 6 << 4;
+    scales[j + 4] = {d * static_cast<float>(scale), d_min * static_cast<float>(min)};
+  }
+  for (int pair = 0; pair < 4; ++pair) {
+    widen_nibbles(block + 16 + 32 * pair,
+                  32,
+                  scales[2 * pair],
+                  to + 64 * pair,
+                  scales[2 * pair + 1],
+                  to + 64 * pair + 32);
+  }
+}
+
+/// Elements [first, first + count) of a stored row; both hold whole blocks.
+HWY_INLINE void widen_part(
+    WeightFormat format, const std::byte* row, std::int64_t first, std::int64_t count, float* to) {
+  const WeightBlock block = block_of(format);
+  const std::byte* from = row + first / block.elements * block.bytes;
+  if (format == WeightFormat::bf16) {
+    widen_bf16(reinterpret_cast<const std::uint16_t*>(from), count, to);
+    return;
+  }
+  if (format == WeightFormat::f16) {
+    widen_f16(reinterpret_cast<const std::uint16_t*>(from), count, to);
+    return;
+  }
+  for (std::int64_t i = 0; i < count; i += block.elements) {
+    if (format == WeightFormat::q8_0) {
+      widen_q8_0(from, to + i);
+    } else if (format == WeightFormat::q4_0) {
+      widen_q4_0(from, to + i);
+    } else {
+      widen_q4_k(from, to + i);
+    }
+    from += block.bytes;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kvfathom::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif
