@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/common/kv_format.h"
 #include "kernels/common/number_formats.h"
 
 namespace kvfathom::kernels {
@@ -50,6 +51,42 @@ struct AttentionMagnitudes {
                        std::sqrt(static_cast<double>(head_dim)) * (1.0 + m.score));
   const double converted = u.operands * (1.0 + 2.0 * m.score);
   return u.output * std::fabs(reference) + (sums + converted + u.probabilities) * m.weighted_v;
+}
+
+/// Bound on the error of a rotated element x cos - y sin, for |x| + |y|: the angle is rounded to a
+/// float of at most half a turn (pi roundoffs of a radian), sine and cosine (2), the products and
+/// their sum (2).
+[[nodiscard]] inline double rope_bound(double magnitude) {
+  return 8.0 * kUnitRoundoffF32 * magnitude;
+}
+
+/// What the step of a stored value depends on.
+struct StoredValue {
+  double value = 0.0;
+  double largest_in_block = 0.0;  ///< largest magnitude among the 32
+  double largest_in_row = 0.0;
+  double head_scale = 1.0;
+};
+/// Half the distance between neighbouring values of the format around `stored.value`: how far
+/// encoding moves it. q4_0's step is an eighth of the extreme, and the side away from the extreme
+/// ends one step early, so there it is a whole one. Scales are rounded to the format's own.
+[[nodiscard]] inline double storage_bound(KvFormat format, const StoredValue& stored) {
+  const double largest = stored.largest_in_block;
+  switch (format) {
+    case KvFormat::f16:
+      return std::fabs(stored.value) * kUnitRoundoffF16 + 0x1p-25;
+    case KvFormat::bf16:
+      return std::fabs(stored.value) * kUnitRoundoffBf16;
+    case KvFormat::fp8_e4m3:
+      return std::fabs(stored.value) * kUnitRoundoffFp8E4m3 + stored.head_scale * 0x1p-10;
+    case KvFormat::q8_0:
+      return largest * (1.0 / 254.0 + kUnitRoundoffF16 + 0x1p-20) + 127.0 * 0x1p-25;
+    case KvFormat::q4_0:
+      return largest * (1.0 / 8.0 + kUnitRoundoffF16 + 0x1p-20) + 8.0 * 0x1p-25;
+    case KvFormat::int8_token:
+      return stored.largest_in_row * (1.0 / 254.0 + 0x1p-20);
+  }
+  return 0.0;
 }
 
 }  // namespace kvfathom::kernels

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "kernels/bandwidth/bandwidth.h"
+#include "kernels/cache_write/cache_write.h"
 #include "kernels/common/device.h"
 #include "kernels/common/error.h"
 #include "kernels/simt/emulator_control.h"
@@ -40,6 +41,12 @@ void synchronize(Stream) {
 
 // ---- launches, in alphabetical order ----
 void bandwidth_launch(const BandwidthParams&, int, std::uint32_t*, Stream) {
+  not_built();
+}
+void cache_write_launch(const CacheWriteParams&, Stream) {
+  not_built();
+}
+void dequantise_launch(const DequantiseParams&, Stream) {
   not_built();
 }
 

@@ -119,6 +119,23 @@ class KvCacheData {
                 device_lengths_.data());
   }
 
+  /// Takes over what kernels wrote to the cache that device() uploaded.
+  void download() {
+    for (Plane* plane : {&k_, &v_}) {
+      plane->data = plane->device_data.to_host();
+      plane->scales = plane->device_scales.to_host();
+    }
+    lengths_ = device_lengths_.to_host();
+  }
+  /// All of the cache as it lies in memory, for comparing two caches of one spec.
+  [[nodiscard]] std::vector<std::byte> bytes() const {
+    std::vector<std::byte> all;
+    for (const std::vector<std::byte>* part : {&k_.data, &k_.scales, &v_.data, &v_.scales}) {
+      all.insert(all.end(), part->begin(), part->end());
+    }
+    return all;
+  }
+
  private:
   struct Plane {
     KvPlane layout;  // strides only
