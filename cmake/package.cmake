@@ -1,5 +1,8 @@
 # What `cmake --install` and `cpack` ship: the program with its data (component runtime), and the
-# headers, libraries and CMake package of model/ and calibrate/ (component development).
+# headers, libraries and CMake package of model/ and calibrate/ (component development). Kernels are
+# not installed: nothing that is installed links them, and whoever links model/ alone should not
+# need Highway, OpenMP and OpenBLAS. The day calibrate/ links them, CMake refuses this file until
+# they are a component of their own.
 if(TARGET kvfathom)
   install(TARGETS kvfathom COMPONENT runtime)
 endif()

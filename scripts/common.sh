@@ -14,7 +14,9 @@ fail() {
 has_header() {
   local header
   for header in "$@"; do
-    [[ -e /usr/include/$header || -e /usr/local/include/$header ]] || return 1
+    compgen -G "/usr/include/$header" >/dev/null ||
+      compgen -G "/usr/include/*-linux-*/$header" >/dev/null ||
+      compgen -G "/usr/local/include/$header" >/dev/null || return 1
   done
 }
 
@@ -23,15 +25,21 @@ at_least() { [[ $(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]];
 
 cmake_version() { cmake --version 2>/dev/null | sed -n 's/^cmake version \([0-9.]*\).*/\1/p'; }
 
-# The packages that the build needs and this machine lacks. A tool or header that came from
-# elsewhere than apt counts as there.
+# The packages that a build of TARGET needs and this machine lacks: little for the program alone,
+# more for everything (kernels, tests, benchmarks). A tool or header that came from elsewhere than
+# apt counts as there.
 missing_packages() {
   command -v c++ >/dev/null || echo g++
   { command -v cmake >/dev/null && at_least 3.25 "$(cmake_version)"; } || echo cmake
   command -v ninja >/dev/null || echo ninja-build
   has_header nlohmann/json.hpp || echo nlohmann-json3-dev
   has_header CLI/CLI.hpp || echo libcli11-dev
+  [[ $1 == all ]] || return 0
   has_header gtest/gtest.h || echo libgtest-dev
+  has_header hwy/highway.h || echo libhwy-dev
+  has_header cblas.h || echo libopenblas-dev
+  has_header boost/program_options.hpp || echo libboost-program-options-dev
+  has_header benchmark/benchmark.h || echo libbenchmark-dev
 }
 
 # install_packages PACKAGE...: through apt, as root or with sudo; silent unless it fails.
@@ -56,9 +64,10 @@ install_packages() {
   rm -f "$log"
 }
 
+# ensure_tools TARGET
 ensure_tools() {
   local missing
-  mapfile -t missing < <(missing_packages)
+  mapfile -t missing < <(missing_packages "$1")
   install_packages "${missing[@]}"
   at_least 3.25 "$(cmake_version)" ||
     fail "CMake 3.25 or newer is needed and apt has $(cmake_version); see https://cmake.org/download"
@@ -79,9 +88,11 @@ quietly() {
   say "$what took $((SECONDS - started)) s"
 }
 
-# build_target TARGET: configures build/cpu if need be, then builds the target. Two callers at a
-# time take turns.
+# build_target TARGET: configures build/cpu if need be, then builds the target: a program, without
+# asking for what only tests and kernels need, or `all`. Two callers at a time take turns.
 build_target() {
+  local parts=OFF
+  [[ $1 != all ]] || parts=ON
   mkdir -p "$build"
   exec 9>"$build/.lock"
   if command -v flock >/dev/null && ! flock --nonblock 9; then
@@ -93,9 +104,12 @@ build_target() {
     ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$build/CMakeCache.txt"; then
     rm -rf "$build/CMakeCache.txt" "$build/CMakeFiles"
   fi
-  if [[ ! -e $build/build.ninja || ! -e $build/CMakeCache.txt ]]; then
-    ensure_tools
-    quietly "configuring" cmake -S "$root" --preset cpu
+  # What is configured for everything serves the program too, not the other way round.
+  if [[ ! -e $build/build.ninja ]] ||
+    ! grep -qxE "KVFATHOM_KERNELS:BOOL=(ON|$parts)" "$build/CMakeCache.txt" 2>/dev/null; then
+    ensure_tools "$1"
+    quietly "configuring" cmake -S "$root" --preset cpu \
+      -DKVFATHOM_KERNELS=$parts -DKVFATHOM_TESTS=$parts -DKVFATHOM_BENCH=$parts
   fi
   quietly "building $1" cmake --build "$build" --target "$1"
   exec 9>&-

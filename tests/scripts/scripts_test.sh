@@ -28,7 +28,9 @@ stand_in cmake '
 case $1 in
   --version) echo "cmake version 3.25.1" ;;
   -S) mkdir -p "$2/build/cpu"; touch "$2/build/cpu/build.ninja"
-      echo "CMAKE_HOME_DIRECTORY:INTERNAL=$2" >"$2/build/cpu/CMakeCache.txt" ;;
+      [[ $* =~ KVFATHOM_KERNELS=(ON|OFF) ]]
+      printf "CMAKE_HOME_DIRECTORY:INTERNAL=%s\nKVFATHOM_KERNELS:BOOL=%s\n" \
+        "$2" "${BASH_REMATCH[1]}" >"$2/build/cpu/CMakeCache.txt" ;;
   --build) [[ ! -e "$2/../../broken" ]] || { echo "main.cpp:1: error: broken"; exit 1; }
       printf "#!/bin/bash\nprintf \"[%%s]\" \"\$@\"\nexit 3\n" >"$2/kvfathom"; chmod +x "$2/kvfathom" ;;
 esac'
@@ -47,6 +49,7 @@ output=$("$kvfathom" fit "two words" '' --json 2>"$scratch/stderr") || status=$?
 equal "$output" "[fit][two words][][--json]" "output of the first call"
 equal "$status" 3 "exit status of the program"
 equal "$(calls 'cmake -S')" 1 "configurations"
+grep -q -- "-DKVFATHOM_KERNELS=OFF" "$scratch/log" || fail "the program alone built kernels"
 equal "$(calls 'cmake --build')" 1 "builds"
 
 # The second call runs nothing but the program, and says nothing.
@@ -87,8 +90,15 @@ rm "$clone/broken"
 : >"$scratch/log"
 "$clone/scripts/test" -R "some test" >/dev/null 2>&1
 grep -q -- "^cmake --build .* --target all" "$scratch/log" || fail "scripts/test built not all"
+grep -q -- "^cmake -S .*-DKVFATHOM_KERNELS=ON" "$scratch/log" || fail "tests without kernels"
 grep -q -- "^ctest --preset cpu .*-R some test" "$scratch/log" || fail "arguments not passed to ctest"
 equal "$(tail -n 1 "$scratch/log")" "$clone" "folder of ctest"
+
+# ... and what it configured serves both.
+: >"$scratch/log"
+"$clone/scripts/test" >/dev/null 2>&1
+"$kvfathom" >/dev/null 2>&1 || true
+equal "$(calls 'cmake -S')" 0 "configurations after scripts/test"
 
 # A moved clone is configured again.
 mv "$clone" "$scratch/moved"
@@ -101,9 +111,10 @@ equal "$(calls 'cmake -S')" 1 "configurations of a moved clone"
 # CMake counts as missing, and nothing is asked for that is there.
 (
   source "$scratch/moved/scripts/common.sh"
-  has_header() { [[ $1 != CLI/CLI.hpp ]]; }
+  has_header() { [[ $1 != CLI/CLI.hpp && $1 != cblas.h ]]; }
   cmake_version() { echo 3.22.1; }
-  equal "$(missing_packages | tr '\n' ' ')" "cmake libcli11-dev " "missing packages"
+  equal "$(missing_packages kvfathom | tr '\n' ' ')" "cmake libcli11-dev " "missing for the program"
+  equal "$(missing_packages all | tr '\n' ' ')" "cmake libcli11-dev libopenblas-dev " "missing for all"
   : >"$scratch/log"
   install_packages g++ cmake 2>"$scratch/stderr"
   grep -q "installing g++ cmake" "$scratch/stderr" || fail "does not say what it installs"

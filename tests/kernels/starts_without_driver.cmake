@@ -1,0 +1,15 @@
+# Fails when a program asks the loader for the driver or for a CUDA library: those are linked
+# statically or opened at run time. Run as: cmake -DPROGRAM=... -P starts_without_driver.cmake
+find_program(ldd ldd REQUIRED)
+execute_process(COMMAND ${ldd} ${PROGRAM} OUTPUT_VARIABLE libraries RESULT_VARIABLE status)
+if(NOT status EQUAL 0 OR NOT libraries MATCHES "libc\\.")
+  message(FATAL_ERROR "ldd ${PROGRAM} failed: ${libraries}")
+endif()
+string(REGEX MATCHALL "lib(cu|nv)[a-zA-Z]*\\.so[^ ]*" forbidden "${libraries}")
+if(forbidden)
+  message(FATAL_ERROR "${PROGRAM} does not start without: ${forbidden}")
+endif()
+execute_process(COMMAND ${PROGRAM} --gtest_list_tests OUTPUT_QUIET RESULT_VARIABLE status)
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "${PROGRAM} does not start: ${status}")
+endif()
