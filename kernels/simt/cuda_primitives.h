@@ -225,6 +225,22 @@ SIMT_DEVICE std::uint32_t f16x2_of_e4m3x2(std::uint32_t pair) {
 #endif
 }
 
+SIMT_DEVICE std::uint32_t bf16x2_of_e4m3x2(std::uint32_t pair) {
+  // The fields of an E4M3 shifted into a bf16 stand for 2^-120 of its value, exactly.
+  const std::uint32_t wide = permute_bytes(pair, 0, 0x1404);
+  const std::uint32_t fields = (wide & 0x80008000U) | (wide & 0x7f007f00U) >> 4;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  std::uint32_t out;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;"  // times 2^120, plus -0
+      : "=r"(out)
+      : "r"(fields), "r"(0x7b807b80U), "r"(0x80008000U));
+  return out;
+#else
+  return pack_bf16(f32_of_bits(fields << 16) * 0x1p120F,
+                   f32_of_bits(fields & 0xffff0000U) * 0x1p120F);
+#endif
+}
+
 /// Throws DeviceError in the driver's words.
 void check_launch(const char* what);
 void allow_shared_bytes(const void* kernel, std::size_t shared_bytes);

@@ -172,6 +172,10 @@ SIMT_DEVICE std::uint32_t f16x2_of_e4m3x2(std::uint32_t pair) {
   return pack_f16(to_f32(Fp8E4m3{static_cast<std::uint8_t>(pair)}),
                   to_f32(Fp8E4m3{static_cast<std::uint8_t>(pair >> 8)}));
 }
+SIMT_DEVICE std::uint32_t bf16x2_of_e4m3x2(std::uint32_t pair) {
+  return pack_bf16(to_f32(Fp8E4m3{static_cast<std::uint8_t>(pair)}),
+                   to_f32(Fp8E4m3{static_cast<std::uint8_t>(pair >> 8)}));
+}
 
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...),

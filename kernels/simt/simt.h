@@ -30,6 +30,7 @@
 //   pack_bf16(lo, hi) pack_f16(lo, hi)  permute_bytes(a, b, selector)
 //   mul_f16x2(a, b) sub_f16x2(a, b)     two f16 at once, each rounded
 //   f16x2_of_e4m3x2(v)                  the two E4M3 in the low 16 bits as f16, exact
+//   bf16x2_of_e4m3x2(v)                 ... as bf16, exact; finite values only
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...)
 #pragma once
 
