@@ -10,6 +10,7 @@
 #define SIMT_KERNEL __global__
 #define SIMT_LAUNCH_BOUNDS(...) __launch_bounds__(__VA_ARGS__)
 #define SIMT_UNROLL _Pragma("unroll")
+#define SIMT_NO_UNROLL _Pragma("unroll 1")
 
 namespace kvfathom::kernels::simt {
 

@@ -14,6 +14,7 @@
 #define SIMT_KERNEL
 #define SIMT_LAUNCH_BOUNDS(...)
 #define SIMT_UNROLL
+#define SIMT_NO_UNROLL
 
 namespace kvfathom::kernels::simt {
 
