@@ -6,6 +6,7 @@
 #include "kernels/cache_write/cache_write.h"
 #include "kernels/common/device.h"
 #include "kernels/common/error.h"
+#include "kernels/mla_decode/mla_decode.h"
 #include "kernels/simt/emulator_control.h"
 
 namespace kvfathom::kernels {
@@ -47,6 +48,9 @@ void cache_write_launch(const CacheWriteParams&, Stream) {
   not_built();
 }
 void dequantise_launch(const DequantiseParams&, Stream) {
+  not_built();
+}
+void mla_decode_launch(const MlaDecodeParams&, const MlaDecodePlan&, void*, Stream) {
   not_built();
 }
 

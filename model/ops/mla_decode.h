@@ -23,8 +23,8 @@ struct MlaDecodeShape {
 /// Bytes of one cached token, V's own copy included: (r + d_r) 2, or r + 4 r / 128 + 2 d_r.
 [[nodiscard]] Bytes mla_token_bytes(const MlaDecodeShape& shape);
 
-/// passes x tokens x token bytes + queries + states; 2 heads (2 r + d_r) FLOPs a token
-/// (DeepSeek-V2 s2.1, absorbed form).
+/// passes x tokens x token bytes + queries + states (of sequences that hold tokens); 2 heads (2 r +
+/// d_r) FLOPs a token (DeepSeek-V2 s2.1, absorbed form).
 [[nodiscard]] OpCost mla_decode_cost(const MlaDecodeShape& shape);
 
 }  // namespace kvfathom
