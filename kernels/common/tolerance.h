@@ -17,9 +17,14 @@ namespace kvfathom::kernels {
 struct Roundings {
   double accumulate = kUnitRoundoffF32;  ///< every product and sum
   double output = kUnitRoundoffF32;      ///< what is written
-  double operands = 0.0;  ///< inputs rounded again before multiplying (dequantised to f16, say)
+  double output_step = 0.0;  ///< absolute: half the smallest step of the output format, see below
+  double operands = 0.0;     ///< inputs rounded again before multiplying (dequantised to f16, say)
   double probabilities = 0.0;  ///< softmax weights rounded before they meet V
 };
+
+/// Half the step of f16 below 2^-14, where it loses relative precision: results that small are off
+/// by this much however right the sum. (bf16 reaches as low as f32.)
+inline constexpr double kHalfSmallestStepF16 = 0x1p-25;
 
 /// Bound on |kernel - reference| for a sum of n products: `magnitude` is the sum of their absolute
 /// values. Errors of n roundings of random sign grow with sqrt(n) (Higham and Mary 2019); the
@@ -29,7 +34,7 @@ struct Roundings {
                                       std::int64_t n,
                                       const Roundings& u = {}) {
   const double sum = 2.0 * u.accumulate * std::sqrt(static_cast<double>(n));
-  return u.output * std::fabs(reference) + (sum + u.operands) * magnitude;
+  return u.output * std::fabs(reference) + u.output_step + (sum + u.operands) * magnitude;
 }
 
 /// What the reference of an attention returns beside each output value.

@@ -130,10 +130,10 @@ std::vector<std::byte> random_weights(
   std::uniform_real_distribution<float> around_one(0.5F, 1.5F);
   const WeightBlock block = block_of(format);
   std::vector<std::byte> weights(static_cast<std::size_t>(n * weight_row_bytes(format, k)));
-  // A quantised element of full range is about this many times its block's scale.
+  // Random fields make elements of about this many times their block's scale.
   const float steps = format == WeightFormat::q8_0   ? 74.0F
                       : format == WeightFormat::q4_0 ? 4.6F
-                                                     : 4.6F * 32.0F;
+                                                     : 265.0F;
   for (std::size_t at = 0; at < weights.size(); at += static_cast<std::size_t>(block.bytes)) {
     std::byte* to = weights.data() + at;
     if (!is_quantised(format)) {

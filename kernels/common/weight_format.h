@@ -84,4 +84,9 @@ KVFATHOM_HD constexpr double activation_roundoff(WeightFormat weights) {
   return weights == WeightFormat::bf16 ? kUnitRoundoffBf16 : kUnitRoundoffF16;
 }
 
+/// What rounding an output to that format costs near zero (tolerance.h).
+KVFATHOM_HD constexpr double activation_half_step(WeightFormat weights) {
+  return weights == WeightFormat::bf16 ? 0.0 : 0x1p-25;
+}
+
 }  // namespace kvfathom::kernels
