@@ -38,14 +38,16 @@ void call_sgemm(const SgemmShape& shape, ConstMatrixF32 a, ConstMatrixF32 b, Mat
               static_cast<int>(c.stride));
 }
 
-/// Rows of weights that one thread widens at a time: 1 MiB of floats, so that they stay in its
-/// cache, but enough that packing `a` again for each panel costs little.
-std::int64_t panel_rows(int n, int k, int n_threads) {
+/// Rows of weights that one thread widens at a time. OpenBLAS packs `a` again for each panel, which
+/// costs about 1/rows of the product: many rows for many tokens. Few tokens leave the time to the
+/// weights, which then had better stay in the nearest cache: 1 MiB of floats.
+std::int64_t panel_rows(int m, int n, int k, int n_threads) {
   constexpr std::int64_t kPanelFloats = 1 << 18;
-  constexpr std::int64_t kFewestRows = 64;
-  const std::int64_t fitting = std::max(kFewestRows, kPanelFloats / std::max(k, 1));
+  constexpr std::int64_t kMostRows = 1024;
+  const std::int64_t rows =
+      std::min(kMostRows, std::max<std::int64_t>(2 * m, kPanelFloats / std::max(k, 1)));
   const std::int64_t share = (n + n_threads - 1) / n_threads;
-  return std::clamp<std::int64_t>(fitting, 1, std::max<std::int64_t>(share, 1));
+  return std::clamp<std::int64_t>(rows, 1, std::max<std::int64_t>(share, 1));
 }
 
 }  // namespace
@@ -60,7 +62,7 @@ void sgemm_by_panels(
     int m, int n, int k, ConstMatrixF32 a, const WidenRows& widen, MatrixF32 c, int n_threads) {
   const int threads = n_threads_or_all(n_threads);
   use_blas_threads(1);  // the threads are ours: each multiplies its own panels
-  const std::int64_t rows = panel_rows(n, k, threads);
+  const std::int64_t rows = panel_rows(m, n, k, threads);
   parallel_shares(threads, n, [&](int, std::int64_t first, std::int64_t last) {
     std::vector<float> panel(static_cast<std::size_t>(rows * k));
     for (std::int64_t row = first; row < last; row += rows) {

@@ -53,6 +53,35 @@ HWY_INLINE void add_products(const float* a, const float* b, std::int64_t n, flo
   }
 }
 
+/// The same for four rows b, `stride` apart, whose sums follow each other: `a` is loaded once.
+HWY_INLINE void add_products_of_four(
+    const float* a, const float* b, std::int64_t stride, std::int64_t n, float* sums) {
+  const FloatTag floats;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(floats));
+  constexpr int kNext = 4 * kMostLanes;
+  auto s0 = hn::Load(floats, sums);
+  auto s1 = hn::Load(floats, sums + kNext);
+  auto s2 = hn::Load(floats, sums + 2 * kNext);
+  auto s3 = hn::Load(floats, sums + 3 * kNext);
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto of_a = hn::LoadU(floats, a + i);
+    s0 = hn::MulAdd(of_a, hn::LoadU(floats, b + i), s0);
+    s1 = hn::MulAdd(of_a, hn::LoadU(floats, b + stride + i), s1);
+    s2 = hn::MulAdd(of_a, hn::LoadU(floats, b + 2 * stride + i), s2);
+    s3 = hn::MulAdd(of_a, hn::LoadU(floats, b + 3 * stride + i), s3);
+  }
+  hn::Store(s0, floats, sums);
+  hn::Store(s1, floats, sums + kNext);
+  hn::Store(s2, floats, sums + 2 * kNext);
+  hn::Store(s3, floats, sums + 3 * kNext);
+  for (; i < n; ++i) {
+    for (int row = 0; row < 4; ++row) {
+      sums[row * kNext] += a[i] * b[row * stride + i];
+    }
+  }
+}
+
 HWY_INLINE float total(const float* sums) {
   const FloatTag floats;
   const auto upper =
@@ -77,7 +106,11 @@ void gemv_rows(const WeightMatrix& weights,
     for (std::int64_t k = 0; k < weights.k; k += kStretch) {
       const std::int64_t count = std::min(kStretch, weights.k - k);
       widen_part(weights.format, weights.row(row), k, count, widened);
-      for (int token = 0; token < m; ++token) {
+      int token = 0;
+      for (; token + 4 <= m; token += 4) {
+        add_products_of_four(widened, x + token * weights.k + k, weights.k, count, sums[token]);
+      }
+      for (; token < m; ++token) {
         add_products(widened, x + token * weights.k + k, count, sums[token]);
       }
     }

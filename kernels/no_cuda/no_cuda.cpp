@@ -6,6 +6,7 @@
 #include "kernels/cache_write/cache_write.h"
 #include "kernels/common/device.h"
 #include "kernels/common/error.h"
+#include "kernels/gemm/gemm.h"
 #include "kernels/mla_decode/mla_decode.h"
 #include "kernels/simt/emulator_control.h"
 
@@ -51,6 +52,18 @@ void dequantise_launch(const DequantiseParams&, Stream) {
   not_built();
 }
 void mla_decode_launch(const MlaDecodeParams&, const MlaDecodePlan&, void*, Stream) {
+  not_built();
+}
+GemmKernel gemm_kernel(const GemmParams&, const DeviceInfo&) {
+  not_built();
+}
+void gemm_launch(const GemmParams&, Stream, GemmKernel) {
+  not_built();
+}
+std::string gemm_library_missing() {
+  return kNotBuilt;
+}
+void gemm_library_launch(const GemmParams&, Stream) {
   not_built();
 }
 
