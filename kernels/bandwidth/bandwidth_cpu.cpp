@@ -17,6 +17,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace kvfathom::kernels::HWY_NAMESPACE {
+namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr hn::ScalableTag<std::uint32_t> kTag;
@@ -107,6 +108,7 @@ std::uint32_t run_share(const BandwidthParams& params, std::int64_t first, std::
   return 0;
 }
 
+}  // namespace
 }  // namespace kvfathom::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
