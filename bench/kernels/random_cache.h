@@ -1,0 +1,48 @@
+// A cache of random bits, made at memory speed: large ones could not be quantised row by row in
+// the time that timing them takes.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "bench/kernels/bench_support.h"
+#include "kernels/common/kv_cache.h"
+
+namespace kvfathom::bench {
+
+struct RandomCacheShape {
+  kernels::KvFormat format = kernels::KvFormat::bf16;
+  int n_sequences = 1;
+  int n_kv_heads = 1;
+  int k_dim = 128;
+  int v_dim = 128;      ///< 0: no V
+  int tokens = 0;       ///< of every sequence
+  int page_tokens = 0;  ///< a power of two, pages in random order; 0: contiguous
+};
+
+/// Throws InputError for a name that is no format.
+[[nodiscard]] kernels::KvFormat kv_format_named(std::string_view name);
+/// The names of all formats, for KernelBench::formats.
+[[nodiscard]] std::vector<std::string> kv_format_names();
+
+/// Random numbers in (-1, 1), or whatever a quantised format makes of random bits of that size. The
+/// rows of one KV head lie side by side, within a page where there are pages.
+class RandomCache {
+ public:
+  RandomCache(Place place, const RandomCacheShape& shape, std::uint64_t seed);
+  /// Valid as long as this object.
+  [[nodiscard]] kernels::KvCacheView view() const { return view_; }
+
+ private:
+  kernels::KvPlane make_plane(Place place, int dim, std::uint64_t seed);
+  void make_pages(Place place, std::uint64_t seed);
+
+  RandomCacheShape shape_;
+  int n_pages_ = 0;
+  int page_tokens_ = 0;
+  std::vector<Array<std::uint32_t>> arrays_;
+  std::vector<Array<std::int32_t>> indices_;
+  kernels::KvCacheView view_;
+};
+
+}  // namespace kvfathom::bench
