@@ -7,7 +7,9 @@
 #include "kernels/common/device.h"
 #include "kernels/common/error.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/launch/launch.h"
 #include "kernels/mla_decode/mla_decode.h"
+#include "kernels/residual_recompute/residual_recompute.h"
 #include "kernels/simt/emulator_control.h"
 
 namespace kvfathom::kernels {
@@ -51,7 +53,7 @@ void cache_write_launch(const CacheWriteParams&, Stream) {
 void dequantise_launch(const DequantiseParams&, Stream) {
   not_built();
 }
-void mla_decode_launch(const MlaDecodeParams&, const MlaDecodePlan&, void*, Stream) {
+void empty_launch_launch(const EmptyLaunchParams&, Stream) {
   not_built();
 }
 GemmKernel gemm_kernel(const GemmParams&, const DeviceInfo&) {
@@ -64,6 +66,12 @@ std::string gemm_library_missing() {
   return kNotBuilt;
 }
 void gemm_library_launch(const GemmParams&, Stream) {
+  not_built();
+}
+void mla_decode_launch(const MlaDecodeParams&, const MlaDecodePlan&, void*, Stream) {
+  not_built();
+}
+void residual_recompute_launch(const ResidualRecomputeParams&, void*, Stream) {
   not_built();
 }
 

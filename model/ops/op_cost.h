@@ -8,10 +8,10 @@ namespace kvfathom {
 
 /// One call of one kernel (or a chain of kernels that is one operation, `launches` of them).
 struct OpCost {
-  Bytes
-      read;  ///< from device memory; what repeats within a launch counts once, a second pass twice
-  Bytes written;  ///< to device memory
-  Flops flops;    ///< 2 per multiply-add, of the useful work: padding not counted
+  /// From device memory; what repeats within a launch counts once, a second pass twice.
+  Bytes read = {};
+  Bytes written = {};  ///< to device memory
+  Flops flops = {};    ///< 2 per multiply-add, of the useful work: padding not counted
   int launches = 1;
 
   friend OpCost operator+(const OpCost& a, const OpCost& b) {
