@@ -58,6 +58,15 @@ struct AttentionMagnitudes {
   return u.output * std::fabs(reference) + (sums + converted + u.probabilities) * m.weighted_v;
 }
 
+/// Bound on a sum of `n_terms` softmax weights of sequences of `length` tokens (all >= 0): each is
+/// off as an attention over V = 1 is, and their sum rounds. What underflows may be lost.
+[[nodiscard]] inline double weight_sum_bound(
+    double sum, double largest_abs_score, std::int64_t n_terms, std::int64_t length, int head_dim) {
+  const AttentionMagnitudes magnitudes{.weighted_v = sum, .score = largest_abs_score};
+  return attention_bound(sum, magnitudes, length, head_dim) + dot_bound(sum, sum, n_terms) +
+         static_cast<double>(n_terms) * 0x1p-126;
+}
+
 /// Bound on the error of a rotated element x cos - y sin, for |x| + |y|: the angle is rounded to a
 /// float of at most half a turn (pi roundoffs of a radian), sine and cosine (2), the products and
 /// their sum (2).

@@ -6,6 +6,8 @@
 #include "kernels/cache_write/cache_write.h"
 #include "kernels/common/device.h"
 #include "kernels/common/error.h"
+#include "kernels/eviction_scores/eviction_scores.h"
+#include "kernels/eviction_scores/select_tokens.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/launch/launch.h"
 #include "kernels/mla_decode/mla_decode.h"
@@ -72,6 +74,18 @@ void mla_decode_launch(const MlaDecodeParams&, const MlaDecodePlan&, void*, Stre
   not_built();
 }
 void residual_recompute_launch(const ResidualRecomputeParams&, void*, Stream) {
+  not_built();
+}
+void eviction_scores_launch(const EvictionScoresParams&, void*, Stream) {
+  not_built();
+}
+void gather_cache_launch(const GatherCacheParams&, Stream) {
+  not_built();
+}
+void pool_scores_launch(const PoolScoresParams&, Stream) {
+  not_built();
+}
+void select_tokens_launch(const SelectTokensParams&, Stream) {
   not_built();
 }
 

@@ -180,6 +180,9 @@ SIMT_DEVICE float exp2_fast(float x) {
 SIMT_DEVICE float rsqrt_fast(float x) {
   return rsqrtf(x);
 }
+SIMT_DEVICE int count_bits(std::uint32_t mask) {
+  return __popc(mask);
+}
 SIMT_DEVICE float mul_rounded(float a, float b) {
   return __fmul_rn(a, b);
 }

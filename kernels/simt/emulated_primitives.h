@@ -134,6 +134,9 @@ SIMT_DEVICE float exp2_fast(float x) {
 SIMT_DEVICE float rsqrt_fast(float x) {
   return 1.0F / std::sqrt(x);
 }
+SIMT_DEVICE int count_bits(std::uint32_t mask) {
+  return std::popcount(mask);
+}
 SIMT_DEVICE float mul_rounded(float a, float b) {
   const volatile float product = a * b;  // volatile: no compiler fuses it with what follows
   return product;

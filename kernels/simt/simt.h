@@ -25,6 +25,7 @@
 //   ldmatrix_x4<Transposed>(r, row)    four 8x8 matrices of 16-bit elements; lane i gives row i
 //   mma_bf16(d, a, b) mma_f16(d, a, b) D[16x8] += A[16x16] B[16x8], float accumulate, PTX layout
 //   exp2_fast(x) rsqrt_fast(x)
+//   count_bits(mask)
 //   mul_rounded(a, b)           a * b, never fused with a sum that follows
 //   sincos_turns(x, sin, cos)   of x full turns, |x| <= 1
 //   pack_bf16(lo, hi) pack_f16(lo, hi)  permute_bytes(a, b, selector)
