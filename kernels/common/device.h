@@ -43,6 +43,20 @@ void copy_from_device(void* to, const void* from, std::size_t bytes);
 /// Waits for everything launched on `stream`; throws DeviceError for what went wrong there.
 void synchronize(Stream stream = nullptr);
 
+/// Host memory that the device reads and writes at its own speed, 256-byte aligned; kernels may use
+/// the same address. Throws NoDevice or DeviceError.
+[[nodiscard]] void* pinned_allocate(std::size_t bytes);
+void pinned_free(void* memory) noexcept;
+/// Enqueues a copy between pinned host memory and the device, either way. The host may read `to`
+/// and change `from` after synchronize(stream).
+void copy_async(void* to, const void* from, std::size_t bytes, Stream stream);
+
+/// A stream that runs beside the others. Throws NoDevice or DeviceError.
+[[nodiscard]] Stream create_stream();
+void destroy_stream(Stream stream) noexcept;
+/// What is launched on `waiting` from now on begins after what was launched on `earlier` so far.
+void wait_for(Stream waiting, Stream earlier);
+
 /// An array on the device. Moves, does not copy.
 template <typename T>
 class DeviceArray {
@@ -69,6 +83,40 @@ class DeviceArray {
   };
   std::size_t size_ = 0;
   std::unique_ptr<T, Free> memory_;
+};
+
+/// An array in pinned host memory. Moves, does not copy.
+template <typename T>
+class PinnedArray {
+ public:
+  PinnedArray() = default;
+  explicit PinnedArray(std::size_t size)
+      : size_(size), memory_(static_cast<T*>(pinned_allocate(size * sizeof(T)))) {}
+
+  [[nodiscard]] T* data() const { return memory_.get(); }
+  [[nodiscard]] std::size_t size() const { return size_; }
+  [[nodiscard]] std::span<T> span() const { return {memory_.get(), size_}; }
+
+ private:
+  struct Free {
+    void operator()(T* memory) const { pinned_free(memory); }
+  };
+  std::size_t size_ = 0;
+  std::unique_ptr<T, Free> memory_;
+};
+
+/// A stream of one's own, destroyed at the end of the scope.
+class ScopedStream {
+ public:
+  ScopedStream() : stream_(create_stream()) {}
+  ScopedStream(const ScopedStream&) = delete;
+  ScopedStream& operator=(const ScopedStream&) = delete;
+  ~ScopedStream() { destroy_stream(stream_); }
+
+  [[nodiscard]] Stream get() const { return stream_; }
+
+ private:
+  Stream stream_;
 };
 
 }  // namespace kvfathom::kernels

@@ -78,15 +78,46 @@ void synchronize(Stream stream) {
   check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
 }
 
+void* pinned_allocate(std::size_t bytes) {
+  static_cast<void>(device());
+  void* memory = nullptr;
+  check(cudaHostAlloc(&memory, bytes > 0 ? bytes : 1, cudaHostAllocDefault),
+        "cudaHostAlloc of " + std::to_string(bytes) + " bytes");
+  return memory;
+}
+void pinned_free(void* memory) noexcept {
+  static_cast<void>(cudaFreeHost(memory));
+}
+void copy_async(void* to, const void* from, std::size_t bytes, Stream stream) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream), "cudaMemcpyAsync");
+}
+Stream create_stream() {
+  static_cast<void>(device());
+  Stream stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  return stream;
+}
+void destroy_stream(Stream stream) noexcept {
+  static_cast<void>(cudaStreamDestroy(stream));
+}
+void wait_for(Stream waiting, Stream earlier) {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+  const cudaError_t recorded = cudaEventRecord(event, earlier);
+  const cudaError_t waited =
+      recorded == cudaSuccess ? cudaStreamWaitEvent(waiting, event) : recorded;
+  static_cast<void>(cudaEventDestroy(event));
+  check(waited, "a stream that waits for another");
+}
+
 namespace simt {
 
 void check_launch(const char* what) {
   check(cudaGetLastError(), what);
 }
 void allow_shared_bytes(const void* kernel, std::size_t shared_bytes) {
-  check(cudaFuncSetAttribute(kernel,
-                             cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared_bytes)),
+  check(cudaFuncSetAttribute(
+            kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
         "a kernel that needs " + std::to_string(shared_bytes) + " bytes of shared memory");
 }
 

@@ -9,6 +9,7 @@
 #include "kernels/eviction_scores/eviction_scores.h"
 #include "kernels/eviction_scores/select_tokens.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/host_transfer/host_transfer.h"
 #include "kernels/launch/launch.h"
 #include "kernels/mla_decode/mla_decode.h"
 #include "kernels/residual_recompute/residual_recompute.h"
@@ -42,6 +43,21 @@ void copy_from_device(void*, const void*, std::size_t) {
   not_built();
 }
 void synchronize(Stream) {
+  not_built();
+}
+
+void* pinned_allocate(std::size_t) {
+  not_built();
+}
+void pinned_free(void*) noexcept {}
+void copy_async(void*, const void*, std::size_t, Stream) {
+  not_built();
+}
+Stream create_stream() {
+  not_built();
+}
+void destroy_stream(Stream) noexcept {}
+void wait_for(Stream, Stream) {
   not_built();
 }
 
@@ -86,6 +102,12 @@ void pool_scores_launch(const PoolScoresParams&, Stream) {
   not_built();
 }
 void select_tokens_launch(const SelectTokensParams&, Stream) {
+  not_built();
+}
+void host_transfer_copies(const HostTransferParams&, Stream) {
+  not_built();
+}
+void host_transfer_gather_launch(const HostTransferParams&, const TransferPiece*, int, Stream) {
   not_built();
 }
 

@@ -69,6 +69,22 @@ void copy_from_device(void* to, const void* from, std::size_t bytes) {
 }
 void synchronize(Stream /*stream*/) {}
 
+// Pinned memory is like the device's, and streams take turns: whatever is enqueued runs at once.
+void* pinned_allocate(std::size_t bytes) {
+  return device_allocate(bytes);
+}
+void pinned_free(void* memory) noexcept {
+  device_free(memory);
+}
+void copy_async(void* to, const void* from, std::size_t bytes, Stream /*stream*/) {
+  copy_to_device(to, from, bytes);
+}
+Stream create_stream() {
+  return nullptr;
+}
+void destroy_stream(Stream /*stream*/) noexcept {}
+void wait_for(Stream /*waiting*/, Stream /*earlier*/) {}
+
 namespace simt {
 namespace {
 
