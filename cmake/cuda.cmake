@@ -43,6 +43,7 @@ if(KVFATHOM_CUDA)
   endif()
   set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  find_package(CUDAToolkit REQUIRED) # here, so that every folder sees its targets
 endif()
 
 # How kernels are compiled. A register spill or a stack frame is slow where nobody looks, so it is
