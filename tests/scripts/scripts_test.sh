@@ -107,6 +107,18 @@ touch -d '+2 seconds' "$scratch/moved/cli/main.cpp"
 "$scratch/moved/scripts/kvfathom" >/dev/null 2>&1 || true
 equal "$(calls 'cmake -S')" 1 "configurations of a moved clone"
 
+# scripts/gpu-check refuses what it does not know, and says what it could not do without failing.
+for argument in nonsense --nonsense --out; do
+  status=0
+  "$scratch/moved/scripts/gpu-check" "$argument" 2>"$scratch/stderr" || status=$?
+  equal "$status" 2 "exit status of gpu-check $argument"
+done
+"$scratch/moved/scripts/gpu-check" --out "$scratch/results" tests memcheck bench 2>"$scratch/stderr" ||
+  fail "gpu-check fails where nothing is built"
+equal "$(cat "$scratch/results/summary.txt")" "tests: skipped: not built
+memcheck: skipped: not built
+bench: skipped: not built" "summary of gpu-check"
+
 # What is missing is named and asked of apt, with sudo only for those who are not root; an old
 # CMake counts as missing, and nothing is asked for that is there.
 (
