@@ -10,10 +10,12 @@
 #include "kernels/eviction_scores/select_tokens.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/host_transfer/host_transfer.h"
+#include "kernels/index_scores/index_scores.h"
 #include "kernels/launch/launch.h"
 #include "kernels/mla_decode/mla_decode.h"
 #include "kernels/residual_recompute/residual_recompute.h"
 #include "kernels/simt/emulator_control.h"
+#include "kernels/state_update/state_update.h"
 
 namespace kvfathom::kernels {
 namespace {
@@ -108,6 +110,18 @@ void host_transfer_copies(const HostTransferParams&, Stream) {
   not_built();
 }
 void host_transfer_gather_launch(const HostTransferParams&, const TransferPiece*, int, Stream) {
+  not_built();
+}
+void conv_state_launch(const ConvStateParams&, Stream) {
+  not_built();
+}
+void delta_net_launch(const DeltaNetParams&, Stream) {
+  not_built();
+}
+void mamba2_launch(const Mamba2Params&, Stream) {
+  not_built();
+}
+void index_scores_launch(const IndexScoresParams&, Stream, IndexKernel) {
   not_built();
 }
 
