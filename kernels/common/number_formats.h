@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #if defined(__CUDACC__)
+#include <cuda_fp16.h>
 #define KVFATHOM_HD __host__ __device__ __forceinline__
 #else
 #define KVFATHOM_HD inline
@@ -62,6 +63,9 @@ KVFATHOM_HD Bf16 to_bf16(float value) {
 }
 
 KVFATHOM_HD float to_f32(F16 value) {
+#if defined(__CUDA_ARCH__)
+  return __half2float(__ushort_as_half(value.bits));
+#else
   const std::uint32_t sign = (value.bits & 0x8000U) << 16;
   const std::uint32_t exponent = value.bits >> 10 & 0x1fU;
   const std::uint32_t mantissa = value.bits & 0x3ffU;
@@ -73,8 +77,12 @@ KVFATHOM_HD float to_f32(F16 value) {
   }
   const float magnitude = static_cast<float>(mantissa) * 0x1p-24F;
   return f32_of_bits(sign | bits_of_f32(magnitude));
+#endif
 }
 KVFATHOM_HD F16 to_f16(float value) {
+#if defined(__CUDA_ARCH__)
+  return F16{__half_as_ushort(__float2half_rn(value))};
+#else
   const std::uint32_t bits = bits_of_f32(value);
   const std::uint32_t sign = bits >> 16 & 0x8000U;
   const std::uint32_t magnitude = bits & 0x7fffffffU;
@@ -92,6 +100,7 @@ KVFATHOM_HD F16 to_f16(float value) {
   const std::uint32_t rebased = magnitude - 0x38000000U;
   const std::uint32_t rounded = rebased + 0xfffU + (rebased >> 13 & 1U);
   return F16{static_cast<std::uint16_t>(sign | rounded >> 13)};
+#endif
 }
 
 KVFATHOM_HD float to_f32(Fp8E4m3 value) {

@@ -20,7 +20,12 @@ struct Roundings {
   double output_step = 0.0;  ///< absolute: half the smallest step of the output format, see below
   double operands = 0.0;     ///< inputs rounded again before multiplying (dequantised to f16, say)
   double probabilities = 0.0;  ///< softmax weights rounded before they meet V
+  /// Softmax weights this far below the largest may vanish: the smallest normal binary32. Where
+  /// they are rounded to binary16, kSmallestWeightF16.
+  double smallest_weight = 0x1p-126;
 };
+/// Half the spacing of binary16's subnormal numbers.
+inline constexpr double kSmallestWeightF16 = 0x1p-25;
 
 /// Half the step of f16 below 2^-14, where it loses relative precision: results that small are off
 /// by this much however right the sum. (bf16 reaches as low as f32.)
@@ -41,6 +46,7 @@ inline constexpr double kHalfSmallestStepF16 = 0x1p-25;
 struct AttentionMagnitudes {
   double weighted_v = 0.0;  ///< sum_t p_t |v_t|
   double score = 0.0;       ///< max_t scale * sum_i |q_i k_ti|
+  double total_v = 0.0;     ///< sum_t |v_t|; matters where V is zero wherever the weight is
 };
 
 /// Bound on |kernel - reference| for one output of softmax(q k^T scale) v: a score that is off by
@@ -55,7 +61,8 @@ struct AttentionMagnitudes {
                       (std::sqrt(static_cast<double>(length)) +
                        std::sqrt(static_cast<double>(head_dim)) * (1.0 + m.score));
   const double converted = u.operands * (1.0 + 2.0 * m.score);
-  return u.output * std::fabs(reference) + (sums + converted + u.probabilities) * m.weighted_v;
+  return u.output * std::fabs(reference) + (sums + converted + u.probabilities) * m.weighted_v +
+         u.smallest_weight * m.total_v;
 }
 
 /// Bound on a sum of `n_terms` softmax weights of sequences of `length` tokens (all >= 0): each is

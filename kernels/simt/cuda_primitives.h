@@ -58,10 +58,11 @@ SIMT_DEVICE std::uint32_t ballot(bool predicate) {
 // ---- global memory ----
 template <typename T>
 SIMT_DEVICE T ld_stream(const void* address) {
-  static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
+  static_assert(sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
   union {
     T value;
-    std::uint32_t words[sizeof(T) / 4];
+    std::uint16_t half;
+    std::uint32_t words[(sizeof(T) + 3) / 4];
   } r;
   if constexpr (sizeof(T) == 16) {
     asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
@@ -71,9 +72,13 @@ SIMT_DEVICE T ld_stream(const void* address) {
     asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v2.u32 {%0,%1}, [%2];"
                  : "=r"(r.words[0]), "=r"(r.words[1])
                  : "l"(address));
-  } else {
+  } else if constexpr (sizeof(T) == 4) {
     asm volatile("ld.global.nc.L1::no_allocate.L2::128B.u32 %0, [%1];"
                  : "=r"(r.words[0])
+                 : "l"(address));
+  } else {
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.u16 %0, [%1];"
+                 : "=h"(r.half)
                  : "l"(address));
   }
   return r.value;

@@ -65,7 +65,7 @@ SIMT_DEVICE std::uint32_t ballot(bool predicate, Location at = here()) {
 // ---- global memory ----
 template <typename T>
 SIMT_DEVICE T ld_stream(const void* address) {
-  static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
+  static_assert(sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
   emulator::count_streamed(address, sizeof(T));
   T value;
   std::memcpy(&value, address, sizeof(T));

@@ -14,7 +14,7 @@
 //   shared_memory<T>()          the block's dynamic shared memory, 128-byte aligned
 //   syncblock() syncwarp()      barriers
 //   shfl(v, lane) shfl_xor(v, mask) ballot(predicate) warp collectives; all 32 lanes take part
-//   ld_stream<T>(p)             T of 4, 8 or 16 bytes, read once: no L1 allocation
+//   ld_stream<T>(p)             T of 2, 4, 8 or 16 bytes, read once: no L1 allocation
 //   ld(p)                       any trivially copyable T: data that several threads read (cached)
 //   ld_index(p)                 page tables and lengths: not part of the traffic that is counted
 //   st(p, v)  atomic_add(p, v)
