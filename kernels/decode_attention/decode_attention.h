@@ -34,6 +34,7 @@ struct DecodeAttentionReference {
   double* out = nullptr;
   double* weighted_abs_v = nullptr;
   double* largest_abs_score = nullptr;
+  double* total_abs_v = nullptr;  ///< may be null
 };
 
 /// The definition, in double, on host buffers. `params.out` is not touched.
@@ -44,17 +45,31 @@ void decode_attention_reference(const DecodeAttentionParams& params,
 void decode_attention_cpu(const DecodeAttentionParams& params, int n_threads = 0);
 
 /// Which implementation a launch uses. `automatic` takes the tensor cores where the device has
-/// them; the CUDA-core kernel is the fallback and the second, independent implementation.
+/// them for the format; the CUDA-core kernel is the fallback and the second, independent
+/// implementation.
 enum class DecodeKernel : std::uint8_t { automatic, cuda_cores, tensor_cores };
 
-/// How many runs the launch rule cuts the tokens into on this device.
+/// What `automatic` stands for on this device. Throws UnsupportedShape where `kernel` asks for
+/// tensor cores that the device has not.
+[[nodiscard]] DecodeKernel decode_attention_kernel(const DecodeAttentionParams& params,
+                                                   DecodeKernel kernel,
+                                                   const DeviceInfo& device);
+/// Query heads of one KV head that a block serves with one pass over K and V; more heads take more
+/// passes. `kernel`: not automatic.
+[[nodiscard]] int decode_attention_heads_per_pass(DecodeKernel kernel);
+/// How many runs the launch rule cuts the tokens into on this device: as many as bring the last
+/// block to its end soonest, full waves of blocks first of all.
 [[nodiscard]] int decode_attention_splits(const DecodeAttentionParams& params,
                                           int longest_sequence_tokens,
-                                          const DeviceInfo& device);
-/// Bytes of scratch memory that a launch with `n_splits` needs.
+                                          const DeviceInfo& device,
+                                          DecodeKernel kernel = DecodeKernel::automatic);
+/// Bytes of scratch memory that a launch with `n_splits` needs; 0 for one split, which needs no
+/// merge.
 [[nodiscard]] std::int64_t decode_attention_scratch_bytes(const DecodeAttentionParams& params,
                                                           int n_splits);
-/// The same on the device. Throws NoDevice, DeviceError, or UnsupportedShape naming what is built.
+/// The same on the device. Throws NoDevice, DeviceError, or UnsupportedShape naming what is built:
+/// head sizes 64, 80, 96, 128, 192, 256, with q8_0 and q4_0 not 80. Dequantised values of those two
+/// formats must fit binary16.
 void decode_attention_launch(const DecodeAttentionParams& params,
                              int n_splits,
                              void* scratch,

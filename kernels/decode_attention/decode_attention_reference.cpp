@@ -77,6 +77,12 @@ void one_head(const DecodeAttentionParams& params,
   std::fill(out.begin(), out.end(), 0.0);
   std::fill(abs_out.begin(), abs_out.end(), 0.0);
   result.largest_abs_score[row] = 0.0;
+  std::vector<double> not_asked_for(params.head_dim);
+  const std::span<double> total_abs_v =
+      result.total_abs_v != nullptr
+          ? std::span<double>(result.total_abs_v + row * params.head_dim, params.head_dim)
+          : std::span<double>(not_asked_for);
+  std::fill(total_abs_v.begin(), total_abs_v.end(), 0.0);
   const std::vector<int> tokens =
       attended_tokens(params, length_of(params.cache, sequence, kv_head));
   if (tokens.empty()) {
@@ -106,6 +112,7 @@ void one_head(const DecodeAttentionParams& params,
     for (int i = 0; i < params.head_dim; ++i) {
       out[i] += weights[t] * v[i];
       abs_out[i] += weights[t] * std::fabs(v[i]);
+      total_abs_v[i] += std::fabs(v[i]);
     }
   }
 }

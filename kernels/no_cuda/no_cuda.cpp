@@ -6,6 +6,7 @@
 #include "kernels/cache_write/cache_write.h"
 #include "kernels/common/device.h"
 #include "kernels/common/error.h"
+#include "kernels/decode_attention/decode_attention.h"
 #include "kernels/eviction_scores/eviction_scores.h"
 #include "kernels/eviction_scores/select_tokens.h"
 #include "kernels/gemm/gemm.h"
@@ -68,6 +69,9 @@ void bandwidth_launch(const BandwidthParams&, int, std::uint32_t*, Stream) {
   not_built();
 }
 void cache_write_launch(const CacheWriteParams&, Stream) {
+  not_built();
+}
+void decode_attention_launch(const DecodeAttentionParams&, int, void*, Stream, DecodeKernel) {
   not_built();
 }
 void dequantise_launch(const DequantiseParams&, Stream) {

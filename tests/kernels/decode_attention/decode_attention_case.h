@@ -77,12 +77,14 @@ class DecodeAttentionCase {
   [[nodiscard]] Expected expected(const Roundings& roundings) const {
     std::vector<double> weighted_abs_v(out_size());
     std::vector<double> scores(out_size() / head_dim_);
+    std::vector<double> total_abs_v(out_size());
     Expected result{std::vector<double>(out_size()), std::vector<double>(out_size())};
-    decode_attention_reference(host_params(),
-                               {result.out.data(), weighted_abs_v.data(), scores.data()});
+    decode_attention_reference(
+        host_params(),
+        {result.out.data(), weighted_abs_v.data(), scores.data(), total_abs_v.data()});
     for (std::size_t i = 0; i < out_size(); ++i) {
       result.bound[i] = attention_bound(result.out[i],
-                                        {weighted_abs_v[i], scores[i / head_dim_]},
+                                        {weighted_abs_v[i], scores[i / head_dim_], total_abs_v[i]},
                                         std::max(1, cache.longest()),
                                         head_dim_,
                                         roundings);
