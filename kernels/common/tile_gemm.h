@@ -115,6 +115,18 @@ class TileGemm {
     }
   }
 
+  /// Multiplies each element by f of the same element of `other`.
+  template <typename F>
+  SIMT_DEVICE void multiply_by(const TileGemm& other, const F& f) {
+    SIMT_UNROLL for (int i = 0; i < kFragmentsM; ++i) {
+      SIMT_UNROLL for (int j = 0; j < kFragmentsN; ++j) {
+        SIMT_UNROLL for (int value = 0; value < 4; ++value) {
+          sums_[i][j][value] *= f(other.sums_[i][j][value]);
+        }
+      }
+    }
+  }
+
   /// Puts the tile into shared memory (kResultBytes; may overlap the ring), row r at
   /// r * kResultPitch. The block may read all of it on return.
   SIMT_DEVICE void stage_result(float* result) const {

@@ -7,6 +7,7 @@
 #include "kernels/common/device.h"
 #include "kernels/common/error.h"
 #include "kernels/decode_attention/decode_attention.h"
+#include "kernels/elementwise/elementwise.h"
 #include "kernels/eviction_scores/eviction_scores.h"
 #include "kernels/eviction_scores/select_tokens.h"
 #include "kernels/gemm/gemm.h"
@@ -14,6 +15,7 @@
 #include "kernels/index_scores/index_scores.h"
 #include "kernels/launch/launch.h"
 #include "kernels/mla_decode/mla_decode.h"
+#include "kernels/moe_ffn/moe_ffn.h"
 #include "kernels/residual_recompute/residual_recompute.h"
 #include "kernels/simt/emulator_control.h"
 #include "kernels/state_update/state_update.h"
@@ -65,13 +67,22 @@ void wait_for(Stream, Stream) {
 }
 
 // ---- launches, in alphabetical order ----
+void add_launch(const AddParams&, Stream) {
+  not_built();
+}
 void bandwidth_launch(const BandwidthParams&, int, std::uint32_t*, Stream) {
   not_built();
 }
 void cache_write_launch(const CacheWriteParams&, Stream) {
   not_built();
 }
+void conv_state_launch(const ConvStateParams&, Stream) {
+  not_built();
+}
 void decode_attention_launch(const DecodeAttentionParams&, int, void*, Stream, DecodeKernel) {
+  not_built();
+}
+void delta_net_launch(const DeltaNetParams&, Stream) {
   not_built();
 }
 void dequantise_launch(const DequantiseParams&, Stream) {
@@ -80,35 +91,26 @@ void dequantise_launch(const DequantiseParams&, Stream) {
 void empty_launch_launch(const EmptyLaunchParams&, Stream) {
   not_built();
 }
+void eviction_scores_launch(const EvictionScoresParams&, void*, Stream) {
+  not_built();
+}
+void gated_activation_launch(const GatedActivationParams&, Stream) {
+  not_built();
+}
+void gather_cache_launch(const GatherCacheParams&, Stream) {
+  not_built();
+}
 GemmKernel gemm_kernel(const GemmParams&, const DeviceInfo&) {
   not_built();
 }
 void gemm_launch(const GemmParams&, Stream, GemmKernel) {
   not_built();
 }
-std::string gemm_library_missing() {
-  return kNotBuilt;
-}
 void gemm_library_launch(const GemmParams&, Stream) {
   not_built();
 }
-void mla_decode_launch(const MlaDecodeParams&, const MlaDecodePlan&, void*, Stream) {
-  not_built();
-}
-void residual_recompute_launch(const ResidualRecomputeParams&, void*, Stream) {
-  not_built();
-}
-void eviction_scores_launch(const EvictionScoresParams&, void*, Stream) {
-  not_built();
-}
-void gather_cache_launch(const GatherCacheParams&, Stream) {
-  not_built();
-}
-void pool_scores_launch(const PoolScoresParams&, Stream) {
-  not_built();
-}
-void select_tokens_launch(const SelectTokensParams&, Stream) {
-  not_built();
+std::string gemm_library_missing() {
+  return kNotBuilt;
 }
 void host_transfer_copies(const HostTransferParams&, Stream) {
   not_built();
@@ -116,16 +118,37 @@ void host_transfer_copies(const HostTransferParams&, Stream) {
 void host_transfer_gather_launch(const HostTransferParams&, const TransferPiece*, int, Stream) {
   not_built();
 }
-void conv_state_launch(const ConvStateParams&, Stream) {
-  not_built();
-}
-void delta_net_launch(const DeltaNetParams&, Stream) {
+void index_scores_launch(const IndexScoresParams&, Stream, IndexKernel) {
   not_built();
 }
 void mamba2_launch(const Mamba2Params&, Stream) {
   not_built();
 }
-void index_scores_launch(const IndexScoresParams&, Stream, IndexKernel) {
+void mla_decode_launch(const MlaDecodeParams&, const MlaDecodePlan&, void*, Stream) {
+  not_built();
+}
+void moe_ffn_launch(const MoeFfnParams&, void*, Stream, MoeKernel) {
+  not_built();
+}
+std::int64_t moe_ffn_scratch_bytes(const MoeFfnParams&) {
+  not_built();
+}
+MoeKernel moe_kernel(const MoeFfnParams&, const DeviceInfo&) {
+  not_built();
+}
+void pool_scores_launch(const PoolScoresParams&, Stream) {
+  not_built();
+}
+void residual_recompute_launch(const ResidualRecomputeParams&, void*, Stream) {
+  not_built();
+}
+void rms_norm_launch(const RmsNormParams&, Stream) {
+  not_built();
+}
+void sample_launch(const SampleParams&, Stream) {
+  not_built();
+}
+void select_tokens_launch(const SelectTokensParams&, Stream) {
   not_built();
 }
 
