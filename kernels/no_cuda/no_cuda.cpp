@@ -16,6 +16,7 @@
 #include "kernels/launch/launch.h"
 #include "kernels/mla_decode/mla_decode.h"
 #include "kernels/moe_ffn/moe_ffn.h"
+#include "kernels/prefill_attention/prefill_attention.h"
 #include "kernels/residual_recompute/residual_recompute.h"
 #include "kernels/simt/emulator_control.h"
 #include "kernels/state_update/state_update.h"
@@ -137,6 +138,9 @@ MoeKernel moe_kernel(const MoeFfnParams&, const DeviceInfo&) {
   not_built();
 }
 void pool_scores_launch(const PoolScoresParams&, Stream) {
+  not_built();
+}
+void prefill_attention_launch(const PrefillAttentionParams&, const PrefillAttentionPlan&, Stream) {
   not_built();
 }
 void residual_recompute_launch(const ResidualRecomputeParams&, void*, Stream) {
