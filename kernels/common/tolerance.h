@@ -110,4 +110,31 @@ struct StoredValue {
   return 0.0;
 }
 
+/// A ridge solve min |B x - r|^2 + lambda |x|^2 by its dual (B B^T + lambda I) u = r, x = B^T u.
+/// Norms are Frobenius norms, which are not less than the spectral ones.
+struct RidgeMagnitudes {
+  double lambda = 0.0;
+  double operator_norm = 0.0;   ///< |B|
+  double operator_error = 0.0;  ///< norm of what B itself is off by
+  double dual_norm = 0.0;       ///< |u|
+  double rhs_error = 0.0;       ///< norm of what r is off by, and of the residual left in u
+  std::int64_t n_summed = 0;    ///< terms of one element of B B^T u
+  std::int64_t n_rows = 0;      ///< equations
+  int steps = 1;                ///< applications of B B^T that add to the solution
+};
+
+/// Bound on |x - exact|. The matrix is off by 2 |B| |dB| and by its sums' roundings; its smallest
+/// eigenvalue is at least lambda, so u is off by at most (|dM| |u| + |dr|) / lambda (Higham,
+/// Accuracy and Stability, 7.1; for iterations the same per step: Greenbaum 1997). x = B^T u then
+/// adds the operator's own error.
+[[nodiscard]] inline double ridge_bound(const RidgeMagnitudes& m, const Roundings& u = {}) {
+  const double sums =
+      2.0 * u.accumulate *
+      (std::sqrt(static_cast<double>(m.n_summed)) + std::sqrt(static_cast<double>(m.n_rows)));
+  const double matrix = m.operator_norm * m.operator_norm + m.lambda;
+  const double matrix_error = 2.0 * m.operator_norm * m.operator_error + sums * matrix;
+  const double dual_error = (m.steps * matrix_error * m.dual_norm + m.rhs_error) / m.lambda;
+  return m.operator_norm * dual_error + (m.operator_error + sums * m.operator_norm) * m.dual_norm;
+}
+
 }  // namespace kvfathom::kernels
