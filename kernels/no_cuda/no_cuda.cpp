@@ -18,8 +18,10 @@
 #include "kernels/moe_ffn/moe_ffn.h"
 #include "kernels/prefill_attention/prefill_attention.h"
 #include "kernels/residual_recompute/residual_recompute.h"
+#include "kernels/ridge_refine/ridge_refine.h"
 #include "kernels/simt/emulator_control.h"
 #include "kernels/state_update/state_update.h"
+#include "kernels/value_reconstruction/value_reconstruction.h"
 
 namespace kvfathom::kernels {
 namespace {
@@ -146,6 +148,9 @@ void prefill_attention_launch(const PrefillAttentionParams&, const PrefillAttent
 void residual_recompute_launch(const ResidualRecomputeParams&, void*, Stream) {
   not_built();
 }
+void ridge_refine_launch(const RidgeRefineParams&, int, void*, Stream) {
+  not_built();
+}
 void rms_norm_launch(const RmsNormParams&, Stream) {
   not_built();
 }
@@ -153,6 +158,12 @@ void sample_launch(const SampleParams&, Stream) {
   not_built();
 }
 void select_tokens_launch(const SelectTokensParams&, Stream) {
+  not_built();
+}
+void value_decode_launch(const ValueReconstructionParams&, int, int, void*, Stream) {
+  not_built();
+}
+void value_rows_launch(const ValueReconstructionParams&, int, Stream) {
   not_built();
 }
 

@@ -169,25 +169,6 @@ TEST(RidgeRefineReference, StepsAreClippedAndSpareTheGuards) {
   }
 }
 
-TEST(SpanRetention, PooledScoresKeepRunsTogether) {
-  std::vector<float> scores(20, 0.0F);
-  scores[6] = 5.0F;
-  scores[13] = 1.0F;
-  const SpanRetention r = retain_spans(scores, 7, 2, 3, 0.3);
-  EXPECT_EQ(r.kept, (std::vector<std::int32_t>{5, 6, 7, 12, 13, 18, 19}));
-  // 30 % of 7 tokens: the two best of the chosen (equal means: the older), and the window.
-  EXPECT_EQ(r.fixed, (std::vector<std::uint8_t>{1, 1, 0, 0, 0, 1, 1}));
-}
-
-TEST(SpanRetention, BudgetsAtTheEdges) {
-  const std::vector<float> scores(5, 1.0F);
-  EXPECT_EQ(retain_spans(scores, 50, 2, 5, 0.0).kept.size(), 5U);
-  EXPECT_EQ(retain_spans(scores, 1, 2, 5, 0.0).kept, (std::vector<std::int32_t>{3, 4}));
-  EXPECT_EQ(retain_spans(scores, 3, 9, 1, 1.0).kept.size(), 5U);
-  EXPECT_TRUE(retain_spans({}, 3, 2, 5, 0.5).kept.empty());
-  EXPECT_THROW(static_cast<void>(retain_spans(scores, 3, 2, 4, 0.1)), UnsupportedShape);
-}
-
 const RidgeShape kShapes[] = {
     {1, 1, 1, 1, 8},        // one token, kept
     {1, 2, 1, 3, 8},        // one kept of two
@@ -328,7 +309,7 @@ TEST(RidgeRefineDevice, WrongArgumentsAreNoticed) {
   };
   notices([](RidgeRefineParams& p) { --p.n_tokens; });
   notices([](RidgeRefineParams& p) { p.softmax_scale *= 1.01F; });
-  notices([](RidgeRefineParams& p) { p.k_kept += 8; });
+  notices([](RidgeRefineParams& p) { p.k_kept = p.v_kept; });
   notices([](RidgeRefineParams& p) { p.fixed = nullptr; });
   notices([](RidgeRefineParams& p) { p.settings.value_clip *= 0.5F; });
   notices([](RidgeRefineParams& p) { p.settings.key_clip *= 0.5F; });
