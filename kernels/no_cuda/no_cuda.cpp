@@ -11,6 +11,7 @@
 #include "kernels/eviction_scores/eviction_scores.h"
 #include "kernels/eviction_scores/select_tokens.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/head_reconstruction/head_reconstruction.h"
 #include "kernels/host_transfer/host_transfer.h"
 #include "kernels/index_scores/index_scores.h"
 #include "kernels/launch/launch.h"
@@ -114,6 +115,12 @@ void gemm_library_launch(const GemmParams&, Stream) {
 }
 std::string gemm_library_missing() {
   return kNotBuilt;
+}
+void head_decode_launch(const HeadReconstructionParams&, int, int, void*, Stream) {
+  not_built();
+}
+void head_rows_launch(const HeadReconstructionParams&, HeadSide, int, Stream) {
+  not_built();
 }
 void host_transfer_copies(const HostTransferParams&, Stream) {
   not_built();
