@@ -18,6 +18,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace kvfathom::kernels::HWY_NAMESPACE {
+namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
 /// Rows whose scores are summed side by side.
@@ -57,8 +58,8 @@ inline void store_sums(
 
 /// scores[h * score_stride + r] = q_h . row_r for `Heads` heads and kScoreRows rows of type `Row`.
 template <typename Row, int Heads>
-inline void score_rows(
-    int head_dim, const float* q, const std::byte* const* rows, float* scores, int score_stride) {
+HWY_NOINLINE void score_rows(
+    int head_dim, const float* q, const RowAt* rows, float* scores, int score_stride) {
   const FloatTag f32;
   FloatVector sums[Heads][kScoreRows];
   for (auto& of_head : sums) {
@@ -86,13 +87,13 @@ inline void score_rows(
 /// out_h[i ..] += sum_r weights[h * weight_stride + r] * row_r[i ..] for `Heads` heads and
 /// `Vectors` vectors of columns at a time, then for what is left with fewer.
 template <typename Row, int Heads, int Vectors>
-inline void add_rows(int head_dim,
-                     int i,
-                     int n_rows,
-                     const float* weights,
-                     int weight_stride,
-                     const std::byte* const* rows,
-                     float* out) {
+HWY_NOINLINE void add_rows(int head_dim,
+                           int i,
+                           int n_rows,
+                           const float* weights,
+                           int weight_stride,
+                           const RowAt* rows,
+                           float* out) {
   const FloatTag f32;
   const int lanes = static_cast<int>(hn::Lanes(f32));
   for (; i + Vectors * lanes <= head_dim; i += Vectors * lanes) {
@@ -163,6 +164,7 @@ inline float softmax_tile(int n, float* scores, SoftmaxState& state) {
   return correction;
 }
 
+}  // namespace
 }  // namespace kvfathom::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -26,10 +26,8 @@ namespace kvfathom::kernels::HWY_NAMESPACE {
 namespace {
 
 constexpr int kTileTokens = 128;
-/// Rows that are met at a time. As floats they are 8 KiB at head_dim 128, a quarter of the
-/// first-level cache.
+/// Rows that are met at a time: 4 KiB of bf16 at head_dim 128, while as much again is fetched.
 constexpr int kRowsAtOnce = 16;
-constexpr int kDirectHeads = 16;
 constexpr int kScoreStride = kTileTokens + kLargestVectorFloats;
 
 /// Where the rows of a tile lie, and the factors that belong to whole rows.
@@ -44,12 +42,14 @@ struct Scratch {
   Scratch(int n_group_heads, int head_dim)
       : q(hwy::AllocateAligned<float>(n_group_heads * head_dim)),
         rows(hwy::AllocateAligned<float>(kRowsAtOnce * head_dim)),
+        block_scales(hwy::AllocateAligned<float>(kRowsAtOnce * head_dim / kQuantBlock + 1)),
         scores(hwy::AllocateAligned<float>(n_group_heads * kScoreStride)),
         out(hwy::AllocateAligned<float>(n_group_heads * head_dim)) {}
-  hwy::AlignedFreeUniquePtr<float[]> q;       // [heads, head_dim]
-  hwy::AlignedFreeUniquePtr<float[]> rows;    // [kRowsAtOnce, head_dim]
-  hwy::AlignedFreeUniquePtr<float[]> scores;  // [heads, kScoreStride]
-  hwy::AlignedFreeUniquePtr<float[]> out;     // [heads, head_dim]
+  hwy::AlignedFreeUniquePtr<float[]> q;             // [heads, head_dim]
+  hwy::AlignedFreeUniquePtr<float[]> rows;          // [kRowsAtOnce, head_dim]
+  hwy::AlignedFreeUniquePtr<float[]> block_scales;  // [kRowsAtOnce, head_dim / kQuantBlock]
+  hwy::AlignedFreeUniquePtr<float[]> scores;        // [heads, kScoreStride]
+  hwy::AlignedFreeUniquePtr<float[]> out;           // [heads, head_dim]
   TileRows k, v;
 };
 
@@ -116,17 +116,38 @@ void prefetch(const DecodeAttentionParams& params, const TileRows& tile, int fir
   }
 }
 
+/// The row as `Row::load` wants it: q8_0 with its scales, q4_0 all of it, as floats.
+template <typename Row>
+RowAt ready_row(
+    const DecodeAttentionParams& params, const TileRows& tile, int t, int r, Scratch& scratch) {
+  const int head_dim = params.head_dim;
+  if constexpr (std::is_same_v<Row, F32Row>) {
+    float* const floats = scratch.rows.get() + r * head_dim;
+    decode_q4_0_row(head_dim, tile.data[t], tile.scales[t], floats);
+    return RowAt{reinterpret_cast<const std::byte*>(floats), nullptr};
+  } else if constexpr (std::is_same_v<Row, Q8Row>) {
+    const int n_blocks = head_dim / kQuantBlock;
+    float* const scales = scratch.block_scales.get() + r * n_blocks;
+    for (int block = 0; block < n_blocks; ++block) {
+      scales[block] = float_of_f16(tile.scales[t] + 2 * block);
+    }
+    return RowAt{tile.data[t], scales};
+  } else {
+    return RowAt{tile.data[t], nullptr};
+  }
+}
+
 /// Calls use(first, n, rows) for each few rows of a tile, while the next few, and last the first
-/// of the tile that follows, are fetched. Rows of any format but `Row`'s become floats before.
+/// of the tile that follows, are fetched.
 template <typename Row, typename Use>
 void for_rows(const DecodeAttentionParams& params,
               const TileRows& tile,
               int n,
               const TileRows& next,
               int n_next,
-              float* as_floats,
+              Scratch& scratch,
               const Use& use) {
-  const std::byte* rows[kRowsAtOnce];
+  RowAt rows[kRowsAtOnce];
   for (int first = 0; first < n; first += kRowsAtOnce) {
     const int n_here = std::min(kRowsAtOnce, n - first);
     const int n_left = n - first - n_here;
@@ -137,13 +158,7 @@ void for_rows(const DecodeAttentionParams& params,
     }
     for (int r = 0; r < kRowsAtOnce; ++r) {
       const int t = first + std::min(r, n_here - 1);  // scores are computed in fours
-      if constexpr (std::is_same_v<Row, F32Row>) {
-        float* const row = as_floats + r * params.head_dim;
-        decode_kv_row(params.cache.format, params.head_dim, tile.data[t], tile.scales[t], row);
-        rows[r] = reinterpret_cast<const std::byte*>(row);
-      } else {
-        rows[r] = tile.data[t];
-      }
+      rows[r] = ready_row<Row>(params, tile, t, r, scratch);
     }
     use(first, n_here, rows);
   }
@@ -163,23 +178,18 @@ void for_head_blocks(int head, int n_heads, const Use& use) {
 template <typename Row>
 void score_tile(const DecodeAttentionParams& params, int n, int n_heads, Scratch& scratch) {
   const int head_dim = params.head_dim;
-  for_rows<Row>(params,
-                scratch.k,
-                n,
-                scratch.v,
-                n,
-                scratch.rows.get(),
-                [&](int first, int n_here, const std::byte* const* rows) {
-                  for (int r = 0; r < n_here; r += kScoreRows) {
-                    for_head_blocks<2>(0, n_heads, [&](int head, auto block) {
-                      score_rows<Row, block>(head_dim,
-                                             scratch.q.get() + head * head_dim,
-                                             rows + r,
-                                             scratch.scores.get() + head * kScoreStride + first + r,
-                                             kScoreStride);
-                    });
-                  }
-                });
+  for_rows<Row>(
+      params, scratch.k, n, scratch.v, n, scratch, [&](int first, int n_here, const RowAt* rows) {
+        for (int r = 0; r < n_here; r += kScoreRows) {
+          for_head_blocks<2>(0, n_heads, [&](int head, auto block) {
+            score_rows<Row, block>(head_dim,
+                                   scratch.q.get() + head * head_dim,
+                                   rows + r,
+                                   scratch.scores.get() + head * kScoreStride + first + r,
+                                   kScoreStride);
+          });
+        }
+      });
 }
 
 template <typename Row>
@@ -191,8 +201,8 @@ void weigh_tile(
                 n,
                 scratch.k,
                 n_next,
-                scratch.rows.get(),
-                [&](int first, int n_here, const std::byte* const* rows) {
+                scratch,
+                [&](int first, int n_here, const RowAt* rows) {
                   for_head_blocks<4>(0, n_heads, [&](int head, auto block) {
                     add_rows<Row, block, 8 / block>(
                         head_dim,
@@ -224,9 +234,13 @@ void load_queries(const DecodeAttentionParams& params, const AttentionRun& run, 
   const int n_heads = static_cast<int>(run.states.size());
   const std::int64_t first_head =
       static_cast<std::int64_t>(run.sequence) * params.n_heads + run.kv_head * n_heads;
-  const auto* from = reinterpret_cast<const std::byte*>(params.q + first_head * params.head_dim);
-  const KvFormat format = params.cache.format == KvFormat::bf16 ? KvFormat::bf16 : KvFormat::f16;
-  decode_kv_row(format, n_heads * params.head_dim, from, nullptr, q);
+  const RowAt row{reinterpret_cast<const std::byte*>(params.q + first_head * params.head_dim),
+                  nullptr};
+  if (params.cache.format == KvFormat::bf16) {
+    decode_row_of<Bf16Row>(n_heads * params.head_dim, row, q);
+  } else {
+    decode_row_of<F16Row>(n_heads * params.head_dim, row, q);
+  }
 }
 
 template <typename Row>
@@ -256,25 +270,21 @@ void attend_run(const DecodeAttentionParams& params, AttentionRun& run) {
   run.out.assign(scratch.out.get(), scratch.out.get() + n_heads * params.head_dim);
 }
 
-/// Rows go into registers as they are where one or two heads meet them; for more it pays to make
-/// floats of them first, and for blocks with scales always.
 void attend(const DecodeAttentionParams& params, AttentionRun& run) {
-  const KvFormat format = params.cache.format;
-  if (params.n_heads / params.cache.n_kv_heads <= kDirectHeads) {
-    switch (format) {
-      case KvFormat::f16:
-        return attend_run<F16Row>(params, run);
-      case KvFormat::bf16:
-        return attend_run<Bf16Row>(params, run);
-      case KvFormat::int8_token:
-        return attend_run<Int8Row>(params, run);
-      case KvFormat::fp8_e4m3:
-        return attend_run<Fp8E4m3Row>(params, run);
-      default:
-        break;
-    }
+  switch (params.cache.format) {
+    case KvFormat::f16:
+      return attend_run<F16Row>(params, run);
+    case KvFormat::bf16:
+      return attend_run<Bf16Row>(params, run);
+    case KvFormat::q8_0:
+      return attend_run<Q8Row>(params, run);
+    case KvFormat::q4_0:
+      return attend_run<F32Row>(params, run);
+    case KvFormat::int8_token:
+      return attend_run<Int8Row>(params, run);
+    case KvFormat::fp8_e4m3:
+      return attend_run<Fp8E4m3Row>(params, run);
   }
-  attend_run<F32Row>(params, run);
 }
 
 }  // namespace
