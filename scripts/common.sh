@@ -25,7 +25,7 @@ at_least() { [[ $(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]];
 
 cmake_version() { cmake --version 2>/dev/null | sed -n 's/^cmake version \([0-9.]*\).*/\1/p'; }
 
-# The packages that a build of TARGET needs and this machine lacks: little for the program alone,
+# The packages that a build of TARGET needs and this machine lacks: little for `kvfathom` alone,
 # more for everything (kernels, tests, benchmarks). A tool or header that came from elsewhere than
 # apt counts as there.
 missing_packages() {
@@ -34,7 +34,7 @@ missing_packages() {
   command -v ninja >/dev/null || echo ninja-build
   has_header nlohmann/json.hpp || echo nlohmann-json3-dev
   has_header CLI/CLI.hpp || echo libcli11-dev
-  [[ $1 == all ]] || return 0
+  [[ $1 != kvfathom ]] || return 0
   has_header gtest/gtest.h || echo libgtest-dev
   has_header hwy/highway.h || echo libhwy-dev
   has_header cblas.h || echo libopenblas-dev
@@ -88,11 +88,11 @@ quietly() {
   say "$what took $((SECONDS - started)) s"
 }
 
-# build_target TARGET: configures build/cpu if need be, then builds the target: a program, without
-# asking for what only tests and kernels need, or `all`. Two callers at a time take turns.
+# build_target TARGET: configures build/cpu if need be, then builds the target: `kvfathom`, without
+# asking for what only tests and kernels need, or anything else. Two callers at a time take turns.
 build_target() {
   local parts=OFF
-  [[ $1 != all ]] || parts=ON
+  [[ $1 == kvfathom ]] || parts=ON
   mkdir -p "$build"
   exec 9>"$build/.lock"
   if command -v flock >/dev/null && ! flock --nonblock 9; then
