@@ -67,15 +67,18 @@ HWY_NOINLINE void score_rows(
       sum = hn::Zero(f32);
     }
   }
-  for (int i = 0; i < head_dim; i += static_cast<int>(hn::Lanes(f32))) {
-    FloatVector k[kScoreRows];
+  const int lanes = static_cast<int>(hn::Lanes(f32));
+  for (int i = 0; i < head_dim; i += Row::kVectors * lanes) {
+    FloatVector k[kScoreRows][Row::kVectors];
     for (int r = 0; r < kScoreRows; ++r) {
-      k[r] = Row::load(rows[r], i);
+      Row::load(rows[r], i, k[r]);
     }
     for (int h = 0; h < Heads; ++h) {
-      const FloatVector x = hn::Load(f32, q + h * head_dim + i);
-      for (int r = 0; r < kScoreRows; ++r) {
-        sums[h][r] = hn::MulAdd(x, k[r], sums[h][r]);
+      for (int j = 0; j < Row::kVectors; ++j) {
+        const FloatVector x = hn::Load(f32, q + h * head_dim + i + j * lanes);
+        for (int r = 0; r < kScoreRows; ++r) {
+          sums[h][r] = hn::MulAdd(x, k[r][j], sums[h][r]);
+        }
       }
     }
   }
@@ -108,10 +111,13 @@ HWY_NOINLINE void add_rows(int head_dim,
       for (int h = 0; h < Heads; ++h) {
         weight[h] = hn::Set(f32, weights[h * weight_stride + r]);
       }
-      for (int j = 0; j < Vectors; ++j) {
-        const FloatVector v = Row::load(rows[r], i + j * lanes);
+      for (int j = 0; j < Vectors; j += Row::kVectors) {
+        FloatVector v[Row::kVectors];
+        Row::load(rows[r], i + j * lanes, v);
         for (int h = 0; h < Heads; ++h) {
-          sums[h][j] = hn::MulAdd(weight[h], v, sums[h][j]);
+          for (int l = 0; l < Row::kVectors; ++l) {
+            sums[h][j + l] = hn::MulAdd(weight[h], v[l], sums[h][j + l]);
+          }
         }
       }
     }
@@ -121,7 +127,7 @@ HWY_NOINLINE void add_rows(int head_dim,
       }
     }
   }
-  if constexpr (Vectors > 1) {
+  if constexpr (Vectors > Row::kVectors) {
     add_rows<Row, Heads, Vectors / 2>(head_dim, i, n_rows, weights, weight_stride, rows, out);
   }
 }

@@ -34,4 +34,7 @@ struct AttendedTokens {
 };
 [[nodiscard]] AttendedTokens attended_tokens(const DecodeAttentionParams& params, int length);
 
+/// Fills the run's states and outputs, with the widest vectors that this CPU has.
+void attend(const DecodeAttentionParams& params, AttentionRun& run);
+
 }  // namespace kvfathom::kernels
