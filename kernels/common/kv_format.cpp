@@ -23,7 +23,7 @@ void put(std::vector<std::byte>& bytes, std::size_t index, T value) {
 }
 template <typename T>
 T get(const std::byte* bytes, std::size_t index) {
-  T value;
+  T value{};
   std::memcpy(&value, bytes + index * sizeof(T), sizeof(T));
   return value;
 }

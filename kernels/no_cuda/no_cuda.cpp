@@ -179,11 +179,11 @@ void set_schedule(const Schedule&) {}
 std::optional<Traffic> take_traffic() {
   return std::nullopt;
 }
-void set_emulated_device(std::optional<DeviceInfo>) {}
+void set_emulated_device(std::optional<DeviceInfo> /*info*/) {}  // NOLINT: as declared
 std::vector<SyncSite> take_sync_sites() {
   return {};
 }
-void skip_sync(std::optional<SyncSite>) {}
+void skip_sync(std::optional<SyncSite> /*site*/) {}  // NOLINT: as declared
 }  // namespace simt
 
 }  // namespace kvfathom::kernels

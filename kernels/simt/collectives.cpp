@@ -16,7 +16,7 @@ void put(Slot& slot, const T& value, std::size_t offset = 0) {
 }
 template <typename T>
 T get(const Slot& slot, std::size_t offset = 0) {
-  T value;
+  T value{};
   __builtin_memcpy(&value, slot.bytes.data() + offset, sizeof(T));
   return value;
 }
@@ -61,7 +61,7 @@ void count_bank_conflicts(Warp& warp) {
 std::uint16_t element(const Warp& warp, int matrix, int row, int column) {
   const auto* address = get<const unsigned char*>(warp.in[matrix * 8 + row]);
   std::uint16_t value = 0;
-  __builtin_memcpy(&value, address + 2 * column, sizeof value);
+  __builtin_memcpy(&value, address + std::ptrdiff_t{2} * column, sizeof value);
   return value;
 }
 

@@ -9,7 +9,7 @@ namespace kvfathom::kernels::simt {
 /// Memory for one fiber's stack, kept for the next block. 64 KiB: kernels hold small arrays.
 class FiberStack {
  public:
-  static constexpr std::size_t kBytes = 64 * 1024;
+  static constexpr std::size_t kBytes = std::size_t{64} * 1024;
 
   FiberStack();
   [[nodiscard]] char* base() const { return memory_.get(); }

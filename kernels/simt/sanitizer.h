@@ -20,6 +20,8 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+// The run-time library chose the names.
+// NOLINTBEGIN(bugprone-reserved-identifier, readability-identifier-naming)
 extern "C" {
 [[gnu::weak]] void* __tsan_get_current_fiber();
 [[gnu::weak]] void* __tsan_create_fiber(unsigned flags);
@@ -30,6 +32,7 @@ extern "C" {
 [[gnu::weak]] void __tsan_read_range(void* address, unsigned long bytes);
 [[gnu::weak]] void __tsan_write_range(void* address, unsigned long bytes);
 }
+// NOLINTEND(bugprone-reserved-identifier, readability-identifier-naming)
 
 namespace kvfathom::kernels::simt::sanitizer {
 
