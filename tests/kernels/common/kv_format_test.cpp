@@ -27,7 +27,10 @@ TEST(KvFormat, BlocksMustBeWhole) {
 }
 
 // Half a step of each format's grid, from its definition.
-double half_step(KvFormat format, double magnitude, double largest_in_block, double largest_in_row) {
+double half_step(KvFormat format,
+                 double magnitude,
+                 double largest_in_block,
+                 double largest_in_row) {
   switch (format) {
     case KvFormat::f16:
       return magnitude * kUnitRoundoffF16;
