@@ -39,9 +39,11 @@ class RmsNormRun : public PreparedRun {
     std::vector<double> want(x_.size()), bound;
     rms_norm_reference(with(x_.data(), weight_.data(), nullptr), want.data(), nullptr);
     const bool bf16 = element_ == Element::bf16;
+    const std::vector<std::uint16_t> stored = out_[0].to_host();
     std::vector<float> got;
-    for (const std::uint16_t bits : out_[0].to_host()) {
-      got.push_back(kernels::element_at(element_, &bits, 0));
+    for (const std::uint16_t bits : stored) {
+      got.push_back(bf16 ? kernels::to_f32(kernels::Bf16{bits})
+                         : kernels::to_f32(kernels::F16{bits}));
     }
     for (const double value : want) {
       bound.push_back(kernels::dot_bound(

@@ -9,10 +9,11 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/elementwise/elementwise_cpu.cpp"
-// clang-format off: foreach_target comes first, it includes this file again
-#include <hwy/contrib/math/math-inl.h>
+// foreach_target comes first: it includes this file again.
+// clang-format off
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+#include <hwy/contrib/math/math-inl.h>
 
 #include "kernels/common/widen-inl.h"
 // clang-format on
