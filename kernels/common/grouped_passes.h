@@ -351,8 +351,9 @@ SIMT_KERNEL void SIMT_LAUNCH_BOUNDS(SumTile<Element, kMath, kRows>::kThreads)
 /// sum over the splits of one element.
 SIMT_DEVICE float summed(const float* sums, std::int64_t split_stride, int n_splits) {
   float sum = 0.0F;
-  for (int split = 0; split < n_splits; ++split) {
-    sum += simt::ld(sums + split * split_stride);
+  SIMT_NO_UNROLL for (int split = 0; split < n_splits; ++split) {
+    sum += simt::ld(sums);
+    sums += split_stride;
   }
   return sum;
 }
