@@ -1,8 +1,8 @@
 #include "kernels/common/blas.h"
 
 #include <algorithm>
+#include <memory>
 #include <mutex>
-#include <vector>
 
 #include <cblas.h>
 
@@ -64,14 +64,15 @@ void sgemm_by_panels(
   use_blas_threads(1);  // the threads are ours: each multiplies its own panels
   const std::int64_t rows = panel_rows(m, n, k, threads);
   parallel_shares(threads, n, [&](int, std::int64_t first, std::int64_t last) {
-    std::vector<float> panel(static_cast<std::size_t>(rows * k));
+    // Not zeroed: that alone would cost a tenth of a product with few tokens.
+    const auto panel = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(rows * k));
     for (std::int64_t row = first; row < last; row += rows) {
       const std::int64_t count = std::min(rows, last - row);
-      widen(row, count, panel.data());
+      widen(row, count, panel.get());
       call_sgemm(
           SgemmShape{.m = m, .n = static_cast<int>(count), .k = k, .b_transposed = Transposed::yes},
           a,
-          ConstMatrixF32{panel.data(), k},
+          ConstMatrixF32{panel.get(), k},
           MatrixF32{c.data + row, c.stride});
     }
   });

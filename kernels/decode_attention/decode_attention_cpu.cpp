@@ -19,7 +19,7 @@ HWY_BEFORE_NAMESPACE();
 namespace kvfathom::kernels::HWY_NAMESPACE {
 namespace {
 
-constexpr int kTileTokens = 128;
+constexpr int kTileTokens = 512;
 /// Rows that are met at a time: 4 KiB of bf16 at head_dim 128, while as much again is fetched.
 constexpr int kRowsAtOnce = 16;
 constexpr int kScoreStride = kTileTokens + kLargestVectorFloats;
