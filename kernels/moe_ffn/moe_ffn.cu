@@ -69,7 +69,7 @@ SIMT_KERNEL void SIMT_LAUNCH_BOUNDS(GemvTile<kFormat>::kThreads, 3)
 
 /// Block (x, y) owns 16 outputs of expert y.
 template <WeightFormat kFormat>
-SIMT_KERNEL void SIMT_LAUNCH_BOUNDS(GemvTile<kFormat>::kThreads, 4)
+SIMT_KERNEL void SIMT_LAUNCH_BOUNDS(GemvTile<kFormat>::kThreads, 3)
     down_gemv_kernel(const MoeFfnParams p, const MoeScratch scratch) {
   using Tile = GemvTile<kFormat>;
   const ExpertPairs pairs = pairs_of_block(scratch);
