@@ -32,7 +32,7 @@ def read_cases(path):
 
 def tensors(torch, kernel, dims):
     """q, k, v as [sequences, heads, tokens, dim], bf16, random."""
-    n, tokens, heads = dims["n_sequences"], dims["tokens"], dims["n_heads"]
+    n, tokens, heads = dims.get("n_sequences", 1), dims["tokens"], dims["n_heads"]
 
     def random(*size):
         return torch.randn(size, device="cuda", dtype=torch.bfloat16)
@@ -47,7 +47,7 @@ def tensors(torch, kernel, dims):
 
 def cost(kernel, dims):
     """Bytes of cache read and useful FLOPs of one call (model/ops counts the queries as well)."""
-    n, tokens, heads = dims["n_sequences"], dims["tokens"], dims["n_heads"]
+    n, tokens, heads = dims.get("n_sequences", 1), dims["tokens"], dims["n_heads"]
     if kernel == "mla_decode":
         return 2.0 * n * tokens * 576, 2.0 * n * tokens * heads * (576 + 512)
     row = 2.0 * n * tokens * dims["n_kv_heads"] * 2 * dims["head_dim"]
