@@ -70,8 +70,10 @@ SIMT_DEVICE void select_top(
     const bool is_equal = i < n && key == threshold.key;
     const std::uint32_t above = simt::ballot(is_above);
     const std::uint32_t equal = simt::ballot(is_equal);
-    shared.above_of_warp[warp] = simt::count_bits(above);
-    shared.equal_of_warp[warp] = simt::count_bits(equal);
+    if (simt::lane_id() == 0) {
+      shared.above_of_warp[warp] = simt::count_bits(above);
+      shared.equal_of_warp[warp] = simt::count_bits(equal);
+    }
     simt::syncblock();
     int above_before = n_above + simt::count_bits(above & lower_lanes);
     int equal_before = n_equal + simt::count_bits(equal & lower_lanes);

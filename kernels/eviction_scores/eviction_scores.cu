@@ -130,7 +130,9 @@ template <typename Combine>
 SIMT_DEVICE float block_reduce(float value, const Combine& combine, float* shared) {
   const int warp = static_cast<int>(simt::thread_idx().x) / simt::kWarpSize;
   value = simt::warp_reduce(value, combine);
-  shared[warp] = value;
+  if (simt::lane_id() == 0) {
+    shared[warp] = value;
+  }
   simt::syncblock();
   value = shared[0];
   for (int w = 1; w < kWarps; ++w) {
