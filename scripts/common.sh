@@ -37,7 +37,8 @@ missing_packages() {
   [[ $1 != kvfathom ]] || return 0
   has_header gtest/gtest.h || echo libgtest-dev
   has_header hwy/highway.h || echo libhwy-dev
-  has_header cblas.h || echo libopenblas-dev
+  # Any BLAS brings a cblas.h; this one is OpenBLAS's own, in a folder of its own on Debian.
+  has_header 'openblas*/openblas_config.h' || has_header openblas_config.h || echo libopenblas-dev
   has_header boost/program_options.hpp || echo libboost-program-options-dev
   has_header benchmark/benchmark.h || echo libbenchmark-dev
 }
