@@ -10,11 +10,11 @@
 #include "tests/kernels/support/compare.h"
 #include "tests/kernels/support/kv_cache_data.h"
 #include "tests/kernels/support/schedules.h"
+#include "tests/kernels/support/traffic.h"
+#include "tests/kernels/support/where.h"
 
 namespace kvfathom::kernels {
 namespace {
-
-enum class Where { cpu, device };
 
 struct Case {
   KvCacheSpec cache;
@@ -239,9 +239,8 @@ TEST(EvictionScores, DominantTokensAtTheEdges) {
   for (const int token : {0, 31, 32, 63, 64, 69}) {
     Problem problem(snap_kv(KvFormat::bf16, 64, 2, 3, {70}));
     problem.plant(0, 1, token, 300.0F);
-    EXPECT_TRUE(within(problem.run(Where::cpu))) << token;
-    if (device_missing().empty()) {
-      EXPECT_TRUE(within(problem.run(Where::device))) << token;
+    for (const Where where : places()) {
+      EXPECT_TRUE(within(problem.run(where))) << token;
     }
   }
 }
@@ -295,13 +294,7 @@ TEST(EvictionScores, BytesAreThoseOfTheModel) {
                                                   row_scale_bytes(of.cache.format, of.cache.k_dim)};
     static_cast<void>(simt::take_traffic());
     EXPECT_TRUE(within(Problem(of).run(Where::device)));
-    const auto traffic = simt::take_traffic();
-    if (!traffic) {
-      return;
-    }
-    const OpCost cost = eviction_scores_cost(shape);
-    EXPECT_EQ(static_cast<double>(traffic->read_bytes()), cost.read.value());
-    EXPECT_EQ(static_cast<double>(traffic->stored_bytes), cost.written.value());
+    EXPECT_TRUE(moved_bytes_of(eviction_scores_cost(shape)));
   }
 }
 
@@ -315,95 +308,6 @@ TEST(EvictionScores, RefusesWhatIsNotBuilt) {
   params.head_dim = 64;
   params.per_layer = params.cache.lengths_per_head = true;
   EXPECT_THROW(eviction_scores_cpu(params), UnsupportedShape);
-}
-
-// ---- pooling ----
-
-struct Pools {
-  std::vector<float> scores;
-  std::vector<std::int32_t> lengths = {0, 3, 200, 131, 8, 9};
-  PoolScoresParams params;
-
-  Pools(Pooling pooling, int width, int n_window)
-      : scores(RandomData(8).normals(std::size_t{6} * 200)) {
-    params.n_sequences = 3;
-    params.n_heads = 2;
-    params.max_tokens = 200;
-    params.lengths = lengths.data();
-    params.lengths_per_head = true;
-    params.n_window = n_window;
-    params.pooling = pooling;
-    params.width = width;
-    params.scores = scores.data();
-  }
-  bool right(Where where, const std::function<void(PoolScoresParams&)>& mutate = {}) const {
-    std::vector<float> got(scores.size(), 7.0F);
-    std::vector<double> want(got.begin(), got.end());
-    pool_scores_reference(params, want.data());
-    PoolScoresParams p = params;
-    if (mutate) {
-      mutate(p);
-    }
-    if (where == Where::cpu) {
-      p.pooled = got.data();
-      pool_scores_cpu(p, 2);
-    } else {
-      const DeviceArray<float> device_scores(scores);
-      const DeviceArray<std::int32_t> device_lengths(lengths);
-      const DeviceArray<float> pooled(got);
-      p.scores = device_scores.data();
-      p.lengths = device_lengths.data();
-      p.pooled = pooled.data();
-      pool_scores_launch(p);
-      synchronize();
-      got = pooled.to_host();
-    }
-    std::vector<double> bound;
-    for (const double x : want) {
-      bound.push_back(dot_bound(x, 5.0, params.width));  // scores stay below 5
-    }
-    return compare<float>(got, want, bound).holds();
-  }
-};
-
-TEST(PoolScores, IsRight) {
-  for (const Pooling pooling : {Pooling::average, Pooling::maximum}) {
-    for (const int width : {1, 5, 7}) {
-      for (const int n_window : {0, 8}) {
-        EXPECT_TRUE(Pools(pooling, width, n_window).right(Where::cpu));
-        if (device_missing().empty()) {
-          EXPECT_TRUE(Pools(pooling, width, n_window).right(Where::device));
-        }
-      }
-    }
-  }
-}
-
-TEST(PoolScores, WrongArgumentsShow) {
-  SKIP_WITHOUT_DEVICE();
-  const Pools pools(Pooling::average, 5, 8);
-  EXPECT_FALSE(pools.right(Where::device, [](PoolScoresParams& p) { p.width = 7; }));
-  EXPECT_FALSE(pools.right(Where::device, [](PoolScoresParams& p) { p.n_window = 7; }));
-  EXPECT_FALSE(
-      pools.right(Where::device, [](PoolScoresParams& p) { p.pooling = Pooling::maximum; }));
-  PoolScoresParams even = pools.params;
-  even.width = 4;
-  EXPECT_THROW(pool_scores_cpu(even), UnsupportedShape);
-}
-
-TEST(PoolScores, BytesAreThoseOfTheModel) {
-  SKIP_WITHOUT_DEVICE();
-  Pools pools(Pooling::average, 5, 8);
-  pools.lengths.assign(6, 150);
-  pools.params.lengths = pools.lengths.data();
-  static_cast<void>(simt::take_traffic());
-  EXPECT_TRUE(pools.right(Where::device));
-  if (const auto traffic = simt::take_traffic()) {
-    const OpCost cost =
-        pool_scores_cost({.n_sequences = 3, .n_kv_heads = 2, .n_tokens = 150}, 8, 5);
-    EXPECT_EQ(static_cast<double>(traffic->read_bytes()), cost.read.value());
-    EXPECT_EQ(static_cast<double>(traffic->stored_bytes), cost.written.value());
-  }
 }
 
 }  // namespace

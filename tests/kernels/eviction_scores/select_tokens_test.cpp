@@ -2,21 +2,19 @@
 
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include <gtest/gtest.h>
 
 #include "kernels/common/error.h"
-#include "kernels/eviction_scores/eviction_error.h"
 #include "model/ops/eviction_scores.h"
 #include "tests/kernels/support/compare.h"
 #include "tests/kernels/support/kv_cache_data.h"
 #include "tests/kernels/support/schedules.h"
+#include "tests/kernels/support/traffic.h"
+#include "tests/kernels/support/where.h"
 
 namespace kvfathom::kernels {
 namespace {
-
-enum class Where { cpu, device };
 
 struct Selection {
   std::vector<std::int32_t> kept, n_kept;
@@ -123,9 +121,8 @@ std::vector<Problem> all_problems() {
 TEST(SelectTokens, IsTheReferences) {
   int index = 0;
   for (const Problem& problem : all_problems()) {
-    EXPECT_EQ(problem.run(Where::cpu), problem.reference()) << index;
-    if (device_missing().empty()) {
-      EXPECT_EQ(problem.run(Where::device), problem.reference()) << index;
+    for (const Where where : places()) {
+      EXPECT_EQ(problem.run(where), problem.reference()) << index;
     }
     ++index;
   }
@@ -147,9 +144,8 @@ TEST(SelectTokens, SinksAndRecentTokensAreStreamingLlm) {
   problem.params.n_recent = 8;
   const std::vector<std::int32_t> want = {0, 1, 2, 3, 492, 493, 494, 495, 496, 497, 498, 499};
   EXPECT_EQ(problem.reference().kept, want);
-  EXPECT_EQ(problem.run(Where::cpu).kept, want);
-  if (device_missing().empty()) {
-    EXPECT_EQ(problem.run(Where::device).kept, want);
+  for (const Where where : places()) {
+    EXPECT_EQ(problem.run(where).kept, want);
   }
 }
 
@@ -157,9 +153,8 @@ TEST(SelectTokens, NanRanksLast) {
   Problem problem({8}, 1, 6);
   problem.fill([](int, int token) { return token < 2 ? NAN : -static_cast<float>(token); });
   const std::vector<std::int32_t> want = {2, 3, 4, 5, 6, 7};
-  EXPECT_EQ(problem.run(Where::cpu).kept, want);
-  if (device_missing().empty()) {
-    EXPECT_EQ(problem.run(Where::device).kept, want);
+  for (const Where where : places()) {
+    EXPECT_EQ(problem.run(where).kept, want);
   }
 }
 
@@ -204,12 +199,8 @@ TEST(SelectTokens, BytesAreThoseOfTheModel) {
   problem.params.n_recent = 16;
   static_cast<void>(simt::take_traffic());
   EXPECT_EQ(problem.run(Where::device), problem.reference());
-  if (const auto traffic = simt::take_traffic()) {
-    const OpCost cost =
-        select_tokens_cost({.n_sequences = 2, .n_kv_heads = 2, .n_tokens = 300}, 40, 20);
-    EXPECT_EQ(static_cast<double>(traffic->read_bytes()), cost.read.value());
-    EXPECT_EQ(static_cast<double>(traffic->stored_bytes), cost.written.value());
-  }
+  EXPECT_TRUE(moved_bytes_of(
+      select_tokens_cost({.n_sequences = 2, .n_kv_heads = 2, .n_tokens = 300}, 40, 20)));
 }
 
 // ---- gather ----
@@ -297,17 +288,15 @@ TEST(GatherCache, CopiesTheKeptRows) {
   for (const KvFormat format : kAllKvFormats) {
     for (const int dim : {32, 96, 128}) {
       for (const bool per_head : {true, false}) {
-        EXPECT_TRUE(Gather(format, dim, per_head).right(Where::cpu)) << name(format) << dim;
-        if (device_missing().empty()) {
-          EXPECT_TRUE(Gather(format, dim, per_head).right(Where::device)) << name(format) << dim;
+        for (const Where where : places()) {
+          EXPECT_TRUE(Gather(format, dim, per_head).right(where)) << name(format) << dim;
         }
       }
     }
   }
   Gather unaligned(KvFormat::int8_token, 72, true);  // 72 bytes: 18 units of 4
-  EXPECT_TRUE(unaligned.right(Where::cpu));
-  if (device_missing().empty()) {
-    EXPECT_TRUE(unaligned.right(Where::device));
+  for (const Where where : places()) {
+    EXPECT_TRUE(unaligned.right(where));
   }
 }
 
@@ -344,86 +333,13 @@ TEST(GatherCache, BytesAreThoseOfTheModel) {
     }
     static_cast<void>(simt::take_traffic());
     EXPECT_TRUE(gather.right(Where::device));
-    if (const auto traffic = simt::take_traffic()) {
-      const OpCost cost = gather_cache_cost(
-          {.n_sequences = 2,
-           .n_kv_heads = 2,
-           .stored_row_bytes = row_data_bytes(format, 128) + row_scale_bytes(format, 128)},
-          6);
-      EXPECT_EQ(static_cast<double>(traffic->read_bytes()), cost.read.value()) << name(format);
-      EXPECT_EQ(static_cast<double>(traffic->stored_bytes), cost.written.value()) << name(format);
-    }
+    EXPECT_TRUE(moved_bytes_of(gather_cache_cost(
+        {.n_sequences = 2,
+         .n_kv_heads = 2,
+         .stored_row_bytes = row_data_bytes(format, 128) + row_scale_bytes(format, 128)},
+        6)))
+        << name(format);
   }
-}
-
-// ---- what an eviction loses ----
-
-/// 256 tokens, of which 16 scattered ones carry nearly all of the attention of 4 queries, with
-/// values that agree but for noise.
-struct HeavyHitters {
-  static constexpr int kTokens = 256;
-  static constexpr int kDim = 32;
-  std::vector<float> q, k, v, scores;
-
-  HeavyHitters() {
-    RandomData random(12);
-    const std::vector<float> direction = random.normals(kDim);
-    const std::vector<float> common = random.normals(kDim);
-    for (int query = 0; query < 4; ++query) {
-      for (const float x : direction) {
-        q.push_back(x + random.normal(0.05F));
-      }
-    }
-    for (int token = 0; token < kTokens; ++token) {
-      const float pull = token % 16 == 5 ? 1.0F : 0.0F;
-      for (int i = 0; i < kDim; ++i) {
-        k.push_back(pull * direction[i] + random.normal(0.05F));
-        v.push_back(pull * common[i] + random.normal(0.5F));
-      }
-    }
-    for (int token = 0; token < kTokens; ++token) {
-      scores.push_back(std::inner_product(direction.begin(),
-                                          direction.end(),
-                                          k.begin() + static_cast<std::ptrdiff_t>(token) * kDim,
-                                          0.0F));
-    }
-  }
-  [[nodiscard]] AttentionSample sample() const {
-    return AttentionSample{4, kTokens, kDim, 0.25F, q, k, v};
-  }
-};
-
-TEST(EvictionError, FallsAsTheBudgetGrows) {
-  const HeavyHitters data;
-  const std::vector<int> budgets = {0, 2, 4, 8, 12, 16, 64, 128, 256};
-  const std::vector<double> errors =
-      eviction_error_by_budget(data.sample(), data.scores, budgets, 0, 0);
-  EXPECT_EQ(errors.front(), 1.0);
-  EXPECT_EQ(errors.back(), 0.0);
-  for (std::size_t i = 1; i < errors.size(); ++i) {
-    EXPECT_LT(errors[i], errors[i - 1]) << budgets[i];
-  }
-  EXPECT_LT(errors[5], 0.05);             // all 16 that matter
-  EXPECT_GT(errors[2], 4.0 * errors[5]);  // a quarter of them
-}
-
-// The tokens that matter are scattered: position alone does not find them.
-TEST(EvictionError, PositionAloneLosesMore) {
-  const HeavyHitters data;
-  const std::vector<int> budgets = {32};
-  const std::vector<float> equal(HeavyHitters::kTokens, 0.0F);
-  const double by_score = eviction_error_by_budget(data.sample(), data.scores, budgets, 4, 12)[0];
-  const double by_position = eviction_error_by_budget(data.sample(), equal, budgets, 4, 28)[0];
-  EXPECT_GT(by_position, 5.0 * by_score);
-}
-
-TEST(EvictionError, OneTokenOfTwo) {
-  // Two equal keys, values 1 and 3: all tokens give 2, the first alone 1.
-  const std::vector<float> q = {1.0F};
-  const std::vector<float> k = {0.5F, 0.5F};
-  const std::vector<float> v = {1.0F, 3.0F};
-  const std::vector<std::int32_t> kept = {0};
-  EXPECT_DOUBLE_EQ(eviction_output_error({1, 2, 1, 1.0F, q, k, v}, kept), 0.5);
 }
 
 }  // namespace
