@@ -5,6 +5,8 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "model/io/gguf_model.h"
@@ -125,5 +127,23 @@ class TinyGguf {
   std::map<std::string, Write> values_;
   std::map<std::string, std::vector<std::int64_t>> tensors_;
 };
+
+/// The attention of a layer: its own, or the one that it shares.
+inline const Attention& attention(const ModelSpec& model, std::size_t layer) {
+  const Mixer& mixer = model.layers.at(layer).mixer;
+  if (const auto* shared = std::get_if<SharedAttention>(&mixer)) {
+    return shared->attention;
+  }
+  return std::get<Attention>(mixer);
+}
+
+/// "attention", "mamba2", ... by layer.
+inline std::vector<std::string> kinds(const ModelSpec& model) {
+  std::vector<std::string> kinds;
+  for (const LayerSpec& layer : model.layers) {
+    kinds.emplace_back(std::visit([](const auto& mixer) { return mixer.kind; }, layer.mixer));
+  }
+  return kinds;
+}
 
 }  // namespace kvfathom::testing
