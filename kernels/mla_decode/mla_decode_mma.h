@@ -9,6 +9,7 @@
 #pragma once
 
 #include "kernels/mla_decode/mla_decode_args.h"
+#include "kernels/mla_decode/mla_decode_rows.h"
 #include "kernels/mla_decode/mla_decode_tile.h"
 
 namespace kvfathom::kernels {
@@ -22,24 +23,23 @@ class MlaBlock {
       : args_(args),
         share_(mla_share(args, Tile::kHeads, Tile::kTokens)),
         memory_(simt::shared_memory<unsigned char>()),
-        thread_(static_cast<int>(simt::thread_idx().x)),
-        warp_(thread_ / simt::kWarpSize),
+        warp_(static_cast<int>(simt::thread_idx().x) / simt::kWarpSize),
         lane_(simt::lane_id()) {}
 
   SIMT_DEVICE void run() {
     const int n_tokens = share_.end_token - share_.first_token;
     const int n_tiles = n_tokens > 0 ? (n_tokens + Tile::kTokens - 1) / Tile::kTokens : 0;
-    load_queries();
+    memory_.load_queries(args_, share_);
     SIMT_UNROLL for (int tile = 0; tile < Tile::kStages - 1; ++tile) {
-      start_copy(tile, n_tiles);
+      memory_.start_copy(args_, share_, tile, n_tiles);
     }
     clear();
     for (int tile = 0; tile < n_tiles; ++tile) {
       simt::cp_async_wait<Tile::kStages - 2>();
       simt::syncblock();  // `tile` has landed for all; the ring's place of tile - 1 is free
-      start_copy(tile + Tile::kStages - 1, n_tiles);
+      memory_.start_copy(args_, share_, tile + Tile::kStages - 1, n_tiles);
       if constexpr (Row::kFp8) {
-        decode_tile(tile);
+        memory_.decode_tile(tile);
         simt::syncblock();
       }
       Scores scores;
@@ -65,7 +65,6 @@ class MlaBlock {
   static constexpr int kScoreTiles = kTokensPerWarp / 8;
   static constexpr int kColumnsPerWarp = Row::kRank / kMlaWarps;
   static constexpr int kOutTiles = kColumnsPerWarp / 8;
-  static constexpr int kChunkBytes = 16;
   static_assert(kHeadWarps == 1 || Tile::kHeadTiles <= kHeadWarps);
   static_assert(kScoreTiles == 1 || kScoreTiles == 2);
   static_assert(Row::kDim % 32 == 0 && kOutTiles % 2 == 0);
@@ -97,109 +96,6 @@ class MlaBlock {
   }
   /// The row of head tile i that this lane holds, its upper or lower half.
   SIMT_DEVICE int own_row(int i, int half) const { return i * 16 + lane_ / 4 + 8 * half; }
-
-  SIMT_DEVICE unsigned char* ring(int tile) const {
-    return memory_ + Layout::kRing + tile % Tile::kStages * (Tile::kTokens * Layout::kRingPitch);
-  }
-  SIMT_DEVICE unsigned char* v_ring(int tile) const {
-    return memory_ + Layout::kVRing + tile % Tile::kStages * (Tile::kTokens * Layout::kVPitch);
-  }
-  SIMT_DEVICE const unsigned char* keys(int tile) const {
-    return Row::kFp8 ? memory_ + Layout::kDecoded : ring(tile);
-  }
-  SIMT_DEVICE const unsigned char* values(int tile) const {
-    return Row::kSeparateV ? v_ring(tile) : keys(tile);
-  }
-  SIMT_DEVICE float* row_max(int warp) const {
-    return reinterpret_cast<float*>(memory_ + Layout::kRowMax) + warp * Tile::kHeads;
-  }
-  SIMT_DEVICE float* row_sum(int warp) const {
-    return reinterpret_cast<float*>(memory_ + Layout::kRowSum) + warp * Tile::kHeads;
-  }
-
-  // Heads beyond the last are zeros: scored like the others, never written.
-  SIMT_DEVICE void load_queries() {
-    constexpr int kChunks = Row::kDim * 2 / kChunkBytes;
-    const std::int64_t first =
-        static_cast<std::int64_t>(share_.sequence) * args_.n_heads + share_.first_head;
-    for (int i = thread_; i < Tile::kHeads * kChunks; i += kMlaThreads) {
-      const int head = i / kChunks;
-      const int chunk = i % kChunks;
-      simt::U32x4 words{0, 0, 0, 0};
-      if (share_.first_head + head < args_.n_heads) {
-        words = simt::ld(
-            reinterpret_cast<const simt::U32x4*>(args_.q + (first + head) * Row::kDim) + chunk);
-      }
-      *reinterpret_cast<simt::U32x4*>(memory_ + Layout::kQueries + head * Layout::kPitch +
-                                      chunk * kChunkBytes) = words;
-    }
-  }
-
-  // Eight lanes copy a row, 128 bytes at a time. Rows beyond the run become zeros, without a read.
-  // Commits a group also where there is nothing to copy, so that waits can count groups.
-  SIMT_DEVICE void start_copy(int tile, int n_tiles) {
-    constexpr int kLanesPerRow = 8;
-    constexpr int kRowsAtOnce = kMlaThreads / kLanesPerRow;
-    if (tile < n_tiles) {
-      SIMT_UNROLL for (int pass = 0; pass < Tile::kTokens / kRowsAtOnce; ++pass) {
-        const int row = pass * kRowsAtOnce + thread_ / kLanesPerRow;
-        const int token = share_.first_token + tile * Tile::kTokens + row;
-        const bool valid = token < share_.end_token;
-        const KvSlot slot =
-            mla_slot(args_.cache, share_.sequence, valid ? token : share_.end_token - 1);
-        copy_row<Row::kBytes>(ring(tile) + row * Layout::kRingPitch,
-                              row_data(args_.cache.k, slot, 0),
-                              thread_ % kLanesPerRow,
-                              valid);
-        if constexpr (Row::kSeparateV) {
-          copy_row<2 * Row::kRank>(v_ring(tile) + row * Layout::kVPitch,
-                                   row_data(args_.cache.v, slot, 0),
-                                   thread_ % kLanesPerRow,
-                                   valid);
-        }
-      }
-    }
-    simt::cp_async_commit();
-  }
-  template <int RowBytes>
-  static SIMT_DEVICE void copy_row(unsigned char* to, const std::byte* from, int lane, bool valid) {
-    constexpr int kChunks = RowBytes / kChunkBytes;
-    SIMT_UNROLL for (int first = 0; first < kChunks; first += 8) {
-      const int chunk = first + lane;
-      if (kChunks % 8 == 0 || chunk < kChunks) {
-        simt::cp_async16(to + chunk * kChunkBytes, from + chunk * kChunkBytes, valid);
-      }
-    }
-  }
-
-  // FP8 rows to bf16 ones, scales left out.
-  SIMT_DEVICE void decode_tile(int tile) {
-    constexpr int kLatentChunks = kMlaFp8Latent / kChunkBytes;
-    constexpr int kRopeChunks = kMlaFp8Rope * 2 / kChunkBytes;
-    constexpr int kChunks = kLatentChunks + kRopeChunks;
-    for (int i = thread_; i < Tile::kTokens * kChunks; i += kMlaThreads) {
-      const int row = i / kChunks;
-      const int chunk = i % kChunks;
-      const unsigned char* from = ring(tile) + row * Layout::kRingPitch;
-      unsigned char* to = memory_ + Layout::kDecoded + row * Layout::kPitch;
-      if (chunk >= kLatentChunks) {
-        const int at = (chunk - kLatentChunks) * kChunkBytes;
-        *reinterpret_cast<simt::U32x4*>(to + 2 * kMlaFp8Latent + at) =
-            *reinterpret_cast<const simt::U32x4*>(from + kMlaFp8RopeOffset + at);
-        continue;
-      }
-      const auto codes = *reinterpret_cast<const simt::U32x4*>(from + chunk * kChunkBytes);
-      auto* out = reinterpret_cast<simt::U32x4*>(to + 2 * chunk * kChunkBytes);
-      out[0] = decode_eight(codes.x, codes.y);
-      out[1] = decode_eight(codes.z, codes.w);
-    }
-  }
-  static SIMT_DEVICE simt::U32x4 decode_eight(std::uint32_t low, std::uint32_t high) {
-    return simt::U32x4{simt::bf16x2_of_e4m3x2(low & 0xffffU),
-                       simt::bf16x2_of_e4m3x2(low >> 16),
-                       simt::bf16x2_of_e4m3x2(high & 0xffffU),
-                       simt::bf16x2_of_e4m3x2(high >> 16)};
-  }
 
   SIMT_DEVICE void clear() {
     SIMT_UNROLL for (int i = 0; i < kScoreHeads; ++i) {
@@ -251,11 +147,11 @@ class MlaBlock {
   /// s += Q K^T over Columns columns from `first` on, of the own heads and tokens.
   template <int Columns>
   SIMT_DEVICE void add_products(int tile, int first, float (&s)[kScoreHeads][kScoreTiles][4]) {
-    const unsigned char* key_rows =
-        keys(tile) + (token_warp() * kTokensPerWarp + lane_ % 8) * Layout::kPitch + first * 2;
-    const unsigned char* query_rows = memory_ + Layout::kQueries +
-                                      (score_head_tile(0) * 16 + lane_ % 16) * Layout::kPitch +
-                                      first * 2;
+    const unsigned char* key_rows = memory_.keys(tile) +
+                                    (token_warp() * kTokensPerWarp + lane_ % 8) * Layout::kPitch +
+                                    first * 2;
+    const unsigned char* query_rows =
+        memory_.queries() + (score_head_tile(0) * 16 + lane_ % 16) * Layout::kPitch + first * 2;
     SIMT_UNROLL for (int column = 0; column < Columns; column += 32) {
       std::uint32_t k[kScoreTiles][4];
       SIMT_UNROLL for (int j = 0; j < kScoreTiles; ++j) {
@@ -277,7 +173,8 @@ class MlaBlock {
 
   /// FP8: the scale of one of the two tokens that this lane holds of score tile j.
   SIMT_DEVICE float scale_of(int tile, int j, int token, int block) const {
-    return reinterpret_cast<const float*>(ring(tile) + (own_token(j) + token) * Layout::kRingPitch +
+    return reinterpret_cast<const float*>(memory_.ring(tile) +
+                                          (own_token(j) + token) * Layout::kRingPitch +
                                           kMlaFp8ScaleOffset)[block];
   }
   SIMT_DEVICE void add_scaled_block(int tile, int block, Scores& scores) {
@@ -309,7 +206,7 @@ class MlaBlock {
         largest = fmaxf(largest, simt::shfl_xor(largest, 1));
         largest = fmaxf(largest, simt::shfl_xor(largest, 2));
         if (lane_ % 4 == 0) {
-          row_max(token_warp())[own_row(score_head_tile(i), half)] = largest;
+          memory_.row_max(token_warp())[own_row(score_head_tile(i), half)] = largest;
         }
       }
     }
@@ -322,7 +219,7 @@ class MlaBlock {
       SIMT_UNROLL for (int half = 0; half < 2; ++half) {
         float largest = max_[i][half];
         SIMT_UNROLL for (int warp = 0; warp < kTokenWarps; ++warp) {
-          largest = fmaxf(largest, row_max(warp)[own_row(i, half)]);
+          largest = fmaxf(largest, memory_.row_max(warp)[own_row(i, half)]);
         }
         shrink[i][half] = simt::exp2_fast(max_[i][half] - largest);
         max_[i][half] = largest;
@@ -359,22 +256,19 @@ class MlaBlock {
             } else {
               pair = simt::pack_bf16(first, second);
             }
-            *reinterpret_cast<std::uint32_t*>(weights(copy) + row * Layout::kWeightPitch +
+            *reinterpret_cast<std::uint32_t*>(memory_.weights(copy) + row * Layout::kWeightPitch +
                                               own_token(j) * 2) = pair;
           }
         }
       }
     }
   }
-  SIMT_DEVICE unsigned char* weights(int copy) const {
-    return memory_ + Layout::kWeights + copy * (Tile::kHeads * Layout::kWeightPitch);
-  }
 
   // ---- weighted sum ----
   SIMT_DEVICE void add_values(int tile) {
-    const unsigned char* weight_rows =
-        weights(Row::kFp8 ? warp_ : 0) + lane_ % 16 * Layout::kWeightPitch + lane_ / 16 * 16;
-    const unsigned char* value_rows = values(tile) + lane_ % 16 * Layout::kVPitch +
+    const unsigned char* weight_rows = memory_.weights(Row::kFp8 ? warp_ : 0) +
+                                       lane_ % 16 * Layout::kWeightPitch + lane_ / 16 * 16;
+    const unsigned char* value_rows = memory_.values(tile) + lane_ % 16 * Layout::kVPitch +
                                       (warp_ * kColumnsPerWarp + lane_ / 16 * 8) * 2;
     SIMT_UNROLL for (int token = 0; token < Tile::kTokens; token += 16) {
       std::uint32_t p[Tile::kHeadTiles][4];
@@ -405,7 +299,7 @@ class MlaBlock {
         sum += simt::shfl_xor(sum, 1);
         sum += simt::shfl_xor(sum, 2);
         if (lane_ % 4 == 0) {
-          row_sum(token_warp())[own_row(score_head_tile(i), half)] = sum;
+          memory_.row_sum(token_warp())[own_row(score_head_tile(i), half)] = sum;
         }
       }
     }
@@ -428,7 +322,7 @@ class MlaBlock {
         if (warp_ == 0 && lane_ % 4 == 0) {
           float sum = 0.0F;
           SIMT_UNROLL for (int warp = 0; warp < kTokenWarps; ++warp) {
-            sum += row_sum(warp)[row];
+            sum += memory_.row_sum(warp)[row];
           }
           simt::st(args_.states.max_sum + state * 2, max_[i][half]);
           simt::st(args_.states.max_sum + state * 2 + 1, sum);
@@ -439,8 +333,8 @@ class MlaBlock {
 
   const MlaArgs& args_;
   MlaShare share_;
-  unsigned char* memory_;
-  int thread_, warp_, lane_;
+  MlaMemory<Row, Tile> memory_;
+  int warp_, lane_;
   float out_[Tile::kHeadTiles][kOutTiles][4];  // own columns of all heads, unnormalised
   float max_[Tile::kHeadTiles][2];             // of all heads, equal in every warp
   float sum_[kScoreHeads][2];                  // of own heads and tokens
