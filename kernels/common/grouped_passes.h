@@ -1,11 +1,16 @@
 // The passes of grouped_decode.h as kernels, on the tile product of tile_gemm.h. Device code.
 #pragma once
 
+#include <algorithm>
+
+#include "kernels/common/device.h"
 #include "kernels/common/grouped_decode.h"
 #include "kernels/common/tile_gemm.h"
 #include "kernels/simt/simt.h"
 
 namespace kvfathom::kernels::grouped {
+
+inline constexpr float kLog2E = 1.4426950408889634F;
 
 /// The stored heads that a pass reads, of one plane of a cache.
 struct StoredHeads {
@@ -356,6 +361,26 @@ SIMT_DEVICE float summed(const float* sums, std::int64_t split_stride, int n_spl
     sums += split_stride;
   }
   return sum;
+}
+
+// ---- launches ----
+
+/// How many parts of `part` hold n, at least one.
+inline unsigned parts(int n, int part) {
+  return static_cast<unsigned>((std::max(n, 1) + part - 1) / part);
+}
+
+/// Calls f<Element, math>() for a format of 16 bits, and for what the device can multiply.
+template <typename F>
+void for_element(KvFormat format, const F& f) {
+  constexpr int kFirstWithBf16Mma = 80;
+  if (format == KvFormat::f16) {
+    f.template operator()<F16, TileMath::tensor_cores>();
+  } else if (device().compute_capability >= kFirstWithBf16Mma) {
+    f.template operator()<Bf16, TileMath::tensor_cores>();
+  } else {
+    f.template operator()<Bf16, TileMath::cuda_cores>();
+  }
 }
 
 }  // namespace kvfathom::kernels::grouped

@@ -1,5 +1,4 @@
 // Values from keys on the device: rows of K W, and absorbed decode in passes.
-#include <algorithm>
 #include <string>
 #include <type_traits>
 
@@ -12,10 +11,6 @@ namespace kvfathom::kernels {
 namespace {
 
 using namespace grouped;
-
-unsigned parts(int n, int part) {
-  return static_cast<unsigned>((std::max(n, 1) + part - 1) / part);
-}
 
 /// Rows of the projector as B, from one of its columns on, in the order of the keys' columns.
 template <typename Element>
@@ -142,7 +137,6 @@ void decode(const ValueReconstructionParams& p,
   const auto sequences = static_cast<unsigned>(p.cache.n_sequences);
   const int group = p.n_heads / p.cache.n_kv_heads;
   const int token_stride = round_to_eight(longest_tokens);
-  constexpr float kLog2E = 1.4426950408889634F;
 
   ScorePass scores;
   scores.keys = keys;
@@ -224,19 +218,6 @@ void rows(const ValueReconstructionParams& p, int longest_tokens, Stream stream)
                p);
 }
 
-/// Calls f<Element, math>() for the format of the cache, and for what the device can multiply.
-template <typename F>
-void for_element(const ValueReconstructionParams& p, const F& f) {
-  constexpr int kFirstWithBf16Mma = 80;
-  if (p.cache.format == KvFormat::f16) {
-    f.template operator()<F16, TileMath::tensor_cores>();
-  } else if (device().compute_capability >= kFirstWithBf16Mma) {
-    f.template operator()<Bf16, TileMath::tensor_cores>();
-  } else {
-    f.template operator()<Bf16, TileMath::cuda_cores>();
-  }
-}
-
 }  // namespace
 
 void value_rows_launch(const ValueReconstructionParams& params, int longest_tokens, Stream stream) {
@@ -245,7 +226,7 @@ void value_rows_launch(const ValueReconstructionParams& params, int longest_toke
     throw UnsupportedShape("token_capacity is less than the longest length");
   }
   if (params.cache.n_sequences > 0 && longest_tokens > 0) {
-    for_element(params, [&]<typename Element, TileMath kMath>() {
+    for_element(params.cache.format, [&]<typename Element, TileMath kMath>() {
       rows<Element, kMath>(params, longest_tokens, stream);
     });
   }
@@ -262,7 +243,7 @@ void value_decode_launch(const ValueReconstructionParams& params,
   }
   if (params.cache.n_sequences > 0) {
     const ValueDecodeScratch at(params, longest_tokens, n_splits, scratch);
-    for_element(params, [&]<typename Element, TileMath kMath>() {
+    for_element(params.cache.format, [&]<typename Element, TileMath kMath>() {
       decode<Element, kMath>(params, longest_tokens, n_splits, at, stream);
     });
   }
