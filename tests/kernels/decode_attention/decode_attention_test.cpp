@@ -6,8 +6,8 @@
 #include <gtest/gtest.h>
 
 #include "kernels/common/error.h"
-#include "kernels/simt/emulator_control.h"
 #include "tests/kernels/decode_attention/decode_attention_launched.h"
+#include "tests/kernels/support/old_device.h"
 #include "tests/kernels/support/schedules.h"
 
 namespace kvfathom::kernels {
@@ -209,11 +209,7 @@ TEST(DecodeAttention, OldDevicesTakeTheCudaCores) {
   if (!device().emulated) {
     GTEST_SKIP() << "this device is what it is";
   }
-  DeviceInfo turing = device();
-  turing.name = "an sm_75";
-  turing.compute_capability = 75;
-  turing.shared_bytes_per_block = 64 * 1024;
-  simt::set_emulated_device(turing);
+  const PretendedSm75 turing;
   DecodeAttentionCase bf16(spec_of(KvFormat::bf16, 256, 2, 16, {70}));
   DecodeAttentionCase q8_0(spec_of(KvFormat::q8_0, 128, 2, 16, {70}));
   EXPECT_EQ(decode_attention_kernel(bf16.host_params(), DecodeKernel::automatic, device()),
@@ -223,7 +219,6 @@ TEST(DecodeAttention, OldDevicesTakeTheCudaCores) {
   const auto want = bf16.expected(roundings_of(KvFormat::bf16, DecodeKernel::cuda_cores));
   EXPECT_TRUE(close_to<float>(launched(bf16, 2, DecodeKernel::automatic), want.out, want.bound));
   EXPECT_THROW(launched(bf16, 1, DecodeKernel::tensor_cores), UnsupportedShape);
-  simt::set_emulated_device({});
 }
 
 TEST(DecodeAttention, RefusesWhatItHasNotBuilt) {

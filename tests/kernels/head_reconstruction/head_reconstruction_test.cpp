@@ -6,6 +6,7 @@
 #include "kernels/simt/emulator_control.h"
 #include "model/ops/head_reconstruction.h"
 #include "tests/kernels/head_reconstruction/head_case.h"
+#include "tests/kernels/support/old_device.h"
 #include "tests/kernels/support/schedules.h"
 
 namespace kvfathom::kernels {
@@ -130,13 +131,9 @@ TEST(HeadReconstructionDevice, CudaCoresBelowSm80) {
   if (!device().emulated) {
     GTEST_SKIP() << "a device's capability is what it is";
   }
-  DeviceInfo turing = device();
-  turing.compute_capability = 75;
-  turing.shared_bytes_per_block = 64 * 1024;
-  simt::set_emulated_device(turing);
+  const PretendedSm75 turing;
   expect_device_right({.lengths = {37}});
   expect_device_right({.format = KvFormat::f16, .lengths = {37}});
-  simt::set_emulated_device({});
 }
 
 TEST(HeadReconstructionDevice, DominantTokensAtTheEdges) {

@@ -41,9 +41,12 @@ Selection select(IndexProblem& problem, Where where, const Mutate& mutate = {}) 
   std::vector<float> scores(n * problem.max_tokens(), INFINITY);
   Selection chosen{std::vector<std::int32_t>(n * kBudget, -1), std::vector<std::int32_t>(n, -1)};
   const bool on_device = where == Where::device;
-  const DeviceArray<float> device_scores(scores);
-  const DeviceArray<std::int32_t> kept(chosen.kept);
-  const DeviceArray<std::int32_t> n_kept(chosen.n_kept);
+  const auto uploaded = [&]<typename T>(const std::vector<T>& host) {
+    return on_device ? DeviceArray<T>(host) : DeviceArray<T>();
+  };
+  const DeviceArray<float> device_scores = uploaded(scores);
+  const DeviceArray<std::int32_t> kept = uploaded(chosen.kept);
+  const DeviceArray<std::int32_t> n_kept = uploaded(chosen.n_kept);
   IndexScoresParams index = on_device ? problem.device() : problem.host();
   index.scores = on_device ? device_scores.data() : scores.data();
   SelectTokensParams top{.n_sequences = static_cast<int>(n),

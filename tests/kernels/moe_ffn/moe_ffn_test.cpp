@@ -12,6 +12,7 @@
 #include "tests/kernels/support/compare.h"
 #include "tests/kernels/support/random_data.h"
 #include "tests/kernels/support/schedules.h"
+#include "tests/kernels/support/traffic.h"
 
 namespace kvfathom::kernels {
 namespace {
@@ -279,17 +280,13 @@ TEST(MoeFfn, MovesTheBytesOfTheModel) {
     const MoeCase c(format, {3, 256, 256, 6, 2}, 110);
     static_cast<void>(simt::take_traffic());
     EXPECT_TRUE(within(c.on_device(MoeKernel::gemv)));
-    if (const auto traffic = simt::take_traffic()) {
-      const OpCost cost = moe_ffn_cost({.n_tokens = 3,
-                                        .hidden_size = 256,
-                                        .intermediate_size = 256,
-                                        .n_experts = 6,
-                                        .n_chosen = 2,
-                                        .n_active_experts = static_cast<double>(c.n_active()),
-                                        .weights = dtype});
-      EXPECT_EQ(static_cast<double>(traffic->read_bytes()), cost.read.value());
-      EXPECT_EQ(static_cast<double>(traffic->stored_bytes), cost.written.value());
-    }
+    EXPECT_TRUE(moved_bytes_of(moe_ffn_cost({.n_tokens = 3,
+                                             .hidden_size = 256,
+                                             .intermediate_size = 256,
+                                             .n_experts = 6,
+                                             .n_chosen = 2,
+                                             .n_active_experts = static_cast<double>(c.n_active()),
+                                             .weights = dtype})));
   }
 }
 

@@ -10,6 +10,7 @@
 #include "kernels/simt/emulator_control.h"
 #include "model/ops/residual_recompute.h"
 #include "tests/kernels/residual_recompute/residual_case.h"
+#include "tests/kernels/support/old_device.h"
 #include "tests/kernels/support/schedules.h"
 
 namespace kvfathom::kernels {
@@ -150,13 +151,9 @@ TEST(ResidualRecompute, RunsWithoutTensorCores) {
   if (!device().emulated) {
     GTEST_SKIP() << "a real device is what it is";
   }
-  DeviceInfo turing = device();
-  turing.compute_capability = 75;
-  turing.shared_bytes_per_block = 64 << 10;
-  simt::set_emulated_device(turing);
+  const PretendedSm75 turing;
   ResidualProblem problem({.n_tokens = 9, .k_norm = true, .rotary_dim = 32});
   problem.run(Where::device);
-  simt::set_emulated_device({});
   EXPECT_TRUE(within(problem.compare_with_reference(Where::device)));
 }
 

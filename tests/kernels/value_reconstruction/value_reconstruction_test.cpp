@@ -9,6 +9,7 @@
 #include "kernels/simt/emulator_control.h"
 #include "model/ops/value_reconstruction.h"
 #include "tests/kernels/support/compare.h"
+#include "tests/kernels/support/old_device.h"
 #include "tests/kernels/support/schedules.h"
 #include "tests/kernels/value_reconstruction/value_case.h"
 
@@ -116,17 +117,13 @@ TEST(ValueReconstructionDevice, CudaCoresBelowSm80) {
   if (!device().emulated) {
     GTEST_SKIP() << "a device's capability is what it is";
   }
-  DeviceInfo turing = device();
-  turing.compute_capability = 75;
-  turing.shared_bytes_per_block = 64 * 1024;
-  simt::set_emulated_device(turing);
+  const PretendedSm75 turing;
   for (const KvFormat format : {KvFormat::bf16, KvFormat::f16}) {
     ValueCase c({.format = format, .n_heads = 6, .n_kv_heads = 2, .lengths = {37}});
     c.run_device();
     EXPECT_TRUE(c.decode_is_right(true));
     EXPECT_TRUE(c.rows_are_right(true));
   }
-  simt::set_emulated_device({});
 }
 
 TEST(ValueReconstructionDevice, DominantTokensAtTheEdges) {
