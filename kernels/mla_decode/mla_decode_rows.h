@@ -87,6 +87,7 @@ class MlaMemory {
     }
     simt::cp_async_commit();
   }
+
   /// FP8 rows to bf16 ones, scales left out.
   SIMT_DEVICE void decode_tile(int tile) const {
     const auto thread = static_cast<int>(simt::thread_idx().x);
@@ -124,7 +125,6 @@ class MlaMemory {
       }
     }
   }
-
   static SIMT_DEVICE simt::U32x4 decode_eight(std::uint32_t low, std::uint32_t high) {
     return simt::U32x4{simt::bf16x2_of_e4m3x2(low & 0xffffU),
                        simt::bf16x2_of_e4m3x2(low >> 16),

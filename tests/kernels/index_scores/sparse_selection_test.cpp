@@ -14,7 +14,6 @@
 #include "kernels/eviction_scores/select_tokens.h"
 #include "kernels/index_scores/index_scores.h"
 #include "tests/kernels/index_scores/index_case.h"
-#include "tests/kernels/support/compare.h"
 #include "tests/kernels/support/where.h"
 
 namespace kvfathom::kernels {
