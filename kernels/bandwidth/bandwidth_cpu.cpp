@@ -36,7 +36,10 @@ std::uint32_t read_words(const std::uint32_t* source, std::int64_t n) {
     sum3 = hn::Add(sum3, hn::LoadU(kTag, source + i + 3 * lanes));
   }
   const auto sum = hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3));
-  std::uint32_t checksum = hn::GetLane(hn::SumOfLanes(kTag, sum));
+  // Lane by lane: GCC's AVX-512 header sums the lanes as signed numbers, and checksums overflow.
+  HWY_ALIGN std::uint32_t of_lanes[hn::MaxLanes(kTag)];
+  hn::Store(sum, kTag, of_lanes);
+  std::uint32_t checksum = std::accumulate(of_lanes, of_lanes + lanes, 0U);
   for (; i < n; ++i) {
     checksum += source[i];
   }

@@ -38,16 +38,12 @@ void call_sgemm(const SgemmShape& shape, ConstMatrixF32 a, ConstMatrixF32 b, Mat
               static_cast<int>(c.stride));
 }
 
-/// Rows of weights that one thread widens at a time. OpenBLAS packs `a` again for each panel, which
-/// costs about 1/rows of the product: many rows for many tokens. Few tokens leave the time to the
-/// weights, which then had better stay in the nearest cache: 1 MiB of floats.
-std::int64_t panel_rows(int m, int n, int k, int n_threads) {
-  constexpr std::int64_t kPanelFloats = 1 << 18;
-  constexpr std::int64_t kMostRows = 1024;
-  const std::int64_t rows =
-      std::min(kMostRows, std::max<std::int64_t>(2 * m, kPanelFloats / std::max(k, 1)));
-  const std::int64_t share = (n + n_threads - 1) / n_threads;
-  return std::clamp<std::int64_t>(rows, 1, std::max<std::int64_t>(share, 1));
+/// Rows of a panel. OpenBLAS packs the columns of `a` that a panel meets again for each panel, so
+/// many tokens want many rows; the fewer tokens, the more of the time goes to the panel itself,
+/// which had better stay in a near cache. Measured (docs/performance.md): 512 KiB for 16 and 32
+/// tokens, up to 8 MiB for 512.
+std::int64_t panel_rows(int m) {
+  return std::clamp<std::int64_t>(std::int64_t{8} * m, 256, 4096);
 }
 
 }  // namespace
@@ -59,21 +55,28 @@ void sgemm(
 }
 
 void sgemm_by_panels(
-    int m, int n, int k, ConstMatrixF32 a, const WidenRows& widen, MatrixF32 c, int n_threads) {
-  const int threads = n_threads_or_all(n_threads);
+    int m, int n, int k, ConstMatrixF32 a, const WidenPanel& widen, MatrixF32 c, int n_threads) {
   use_blas_threads(1);  // the threads are ours: each multiplies its own panels
-  const std::int64_t rows = panel_rows(m, n, k, threads);
-  parallel_shares(threads, n, [&](int, std::int64_t first, std::int64_t last) {
+  parallel_shares(n_threads_or_all(n_threads), n, [&](int, std::int64_t first, std::int64_t last) {
+    const std::int64_t rows = std::min(panel_rows(m), last - first);
     // Not zeroed: that alone would cost a tenth of a product with few tokens.
-    const auto panel = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(rows * k));
-    for (std::int64_t row = first; row < last; row += rows) {
-      const std::int64_t count = std::min(rows, last - row);
-      widen(row, count, panel.get());
-      call_sgemm(
-          SgemmShape{.m = m, .n = static_cast<int>(count), .k = k, .b_transposed = Transposed::yes},
-          a,
-          ConstMatrixF32{panel.get(), k},
-          MatrixF32{c.data + row, c.stride});
+    const auto floats = std::make_unique_for_overwrite<float[]>(
+        static_cast<std::size_t>(rows * std::min(k, kPanelColumns)));
+    for (WeightPanel panel{.first_row = first}; panel.first_row < last; panel.first_row += rows) {
+      panel.n_rows = std::min(rows, last - panel.first_row);
+      // OpenBLAS itself cuts k into such slices, so adding to c slice by slice costs nothing more.
+      for (panel.first_column = 0; panel.first_column < k; panel.first_column += kPanelColumns) {
+        panel.n_columns = std::min<std::int64_t>(kPanelColumns, k - panel.first_column);
+        widen(panel, floats.get());
+        call_sgemm(SgemmShape{.m = m,
+                              .n = static_cast<int>(panel.n_rows),
+                              .k = static_cast<int>(panel.n_columns),
+                              .beta = panel.first_column == 0 ? 0.0F : 1.0F,
+                              .b_transposed = Transposed::yes},
+                   ConstMatrixF32{a.data + panel.first_column, a.stride},
+                   ConstMatrixF32{floats.get(), panel.n_columns},
+                   MatrixF32{c.data + panel.first_row, c.stride});
+      }
     }
   });
 }

@@ -30,12 +30,21 @@ struct SgemmShape {
 };
 void sgemm(const SgemmShape& shape, ConstMatrixF32 a, ConstMatrixF32 b, MatrixF32 c, int n_threads);
 
-/// Widens rows [first, first + count) of the weights, `k` floats each, one after the other.
-using WidenRows = std::function<void(std::int64_t first, std::int64_t count, float* to)>;
+/// Rows [first_row, first_row + n_rows) of stored weights, columns [first_column, first_column +
+/// n_columns) of each.
+struct WeightPanel {
+  std::int64_t first_row = 0, n_rows = 0;
+  std::int64_t first_column = 0, n_columns = 0;
+};
+/// Columns of a panel start and end at multiples of this (or at k), so that they hold whole blocks
+/// of any format.
+inline constexpr int kPanelColumns = 512;
+/// Widens a panel to floats, one row after the other.
+using WidenPanel = std::function<void(const WeightPanel& panel, float* to)>;
 
 /// c[m, n] = a[m, k] w^T for weights w [n, k] of any stored format. Each thread widens a panel of
-/// rows into its own cache and multiplies it, so that the widened weights never reach memory.
+/// its rows into its own cache and multiplies it, so that the widened weights never reach memory.
 void sgemm_by_panels(
-    int m, int n, int k, ConstMatrixF32 a, const WidenRows& widen, MatrixF32 c, int n_threads);
+    int m, int n, int k, ConstMatrixF32 a, const WidenPanel& widen, MatrixF32 c, int n_threads);
 
 }  // namespace kvfathom::kernels

@@ -22,6 +22,9 @@ void widen_bf16_values(const std::uint16_t* from, std::int64_t n, float* to) {
 void widen_f16_values(const std::uint16_t* from, std::int64_t n, float* to) {
   widen_f16(from, n, to);
 }
+void narrow_bf16_values(const float* from, std::int64_t n, std::uint16_t* to) {
+  narrow_bf16(from, n, to);
+}
 void widen_row_part(
     WeightFormat format, const std::byte* row, std::int64_t first, std::int64_t count, float* to) {
   widen_part(format, row, first, count, to);
@@ -129,6 +132,7 @@ namespace kvfathom::kernels {
 
 HWY_EXPORT(widen_bf16_values);
 HWY_EXPORT(widen_f16_values);
+HWY_EXPORT(narrow_bf16_values);
 HWY_EXPORT(widen_row_part);
 HWY_EXPORT(gemv_rows);
 
@@ -149,9 +153,11 @@ void narrow_activations(WeightFormat weights,
                         const float* from,
                         std::int64_t n,
                         std::uint16_t* to) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    to[i] = activation_of_f32(weights, from[i]);
+  if (weights == WeightFormat::bf16) {
+    HWY_DYNAMIC_DISPATCH(narrow_bf16_values)(from, n, to);
+    return;
   }
+  std::transform(from, from + n, to, [](float value) { return to_f16(value).bits; });
 }
 
 void times_weights(const WeightMatrix& weights, int m, const float* x, float* out, int n_threads) {
@@ -162,9 +168,13 @@ void times_weights(const WeightMatrix& weights, int m, const float* x, float* ou
     });
     return;
   }
-  const auto widen = [&](std::int64_t first, std::int64_t count, float* to) {
-    for (std::int64_t row = 0; row < count; ++row) {
-      widen_weights(weights.format, weights.row(first + row), 0, weights.k, to + row * weights.k);
+  const auto widen = [&](const WeightPanel& panel, float* to) {
+    for (std::int64_t row = 0; row < panel.n_rows; ++row) {
+      widen_weights(weights.format,
+                    weights.row(panel.first_row + row),
+                    panel.first_column,
+                    panel.n_columns,
+                    to + row * panel.n_columns);
     }
   };
   sgemm_by_panels(m,

@@ -36,6 +36,28 @@ HWY_INLINE void widen_bf16(const std::uint16_t* from, std::int64_t n, float* to)
   }
 }
 
+/// The bits of to_bf16: ties to even, NaN stays NaN.
+HWY_INLINE void narrow_bf16(const float* from, std::int64_t n, std::uint16_t* to) {
+  const FloatTag floats;
+  const hn::Rebind<std::uint32_t, FloatTag> words;
+  const hn::Rebind<std::uint16_t, FloatTag> halves;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(floats));
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto value = hn::LoadU(floats, from + i);
+    const auto bits = hn::BitCast(words, value);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(words, 1));
+    const auto rounded = hn::Add(bits, hn::Add(hn::Set(words, 0x7fff), odd));
+    const auto quiet = hn::Or(bits, hn::Set(words, 0x400000));
+    const auto is_nan = hn::RebindMask(words, hn::IsNaN(value));
+    const auto chosen = hn::IfThenElse(is_nan, quiet, rounded);
+    hn::StoreU(hn::TruncateTo(halves, hn::ShiftRight<16>(chosen)), halves, to + i);
+  }
+  for (; i < n; ++i) {
+    to[i] = to_bf16(from[i]).bits;
+  }
+}
+
 HWY_INLINE void widen_f16(const std::uint16_t* from, std::int64_t n, float* to) {
   const FloatTag floats;
   const hn::Rebind<hwy::float16_t, FloatTag> halves;

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/common/blas.h"
 #include "kernels/common/parallel.h"
+#include "kernels/common/weight_product.h"
 #include "kernels/residual_recompute/residual_recompute.h"
 
 namespace kvfathom::kernels {
@@ -71,19 +71,13 @@ void project(const ResidualRecomputeParams& p,
              std::int64_t width,
              int n_threads,
              std::vector<float>& out) {
-  const std::int64_t depth = p.x.n_columns;
+  const WeightMatrix weights{
+      .format = WeightFormat::bf16,
+      .n = width,
+      .k = p.x.n_columns,
+      .data = reinterpret_cast<const std::byte*>(p.weights + first_weight * p.x.n_columns)};
   out.resize(count * width);
-  const auto widen = [&](std::int64_t first, std::int64_t n, float* to) {
-    const Bf16* from = p.weights + (first_weight + first) * depth;
-    std::transform(from, from + n * depth, to, [](Bf16 w) { return to_f32(w); });
-  };
-  sgemm_by_panels(static_cast<int>(count),
-                  static_cast<int>(width),
-                  static_cast<int>(depth),
-                  {rows.data(), depth},
-                  widen,
-                  {out.data(), width},
-                  n_threads);
+  times_weights(weights, static_cast<int>(count), rows.data(), out.data(), n_threads);
 }
 
 void norm_heads(const ResidualRecomputeParams& p, int n_threads, std::vector<float>& k) {
