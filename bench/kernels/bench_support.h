@@ -37,6 +37,7 @@
 #include <utility>
 #include <vector>
 
+#include "calibrate/timing/device_timer.h"
 #include "kernels/common/device.h"
 #include "model/ops/op_cost.h"
 
@@ -85,12 +86,15 @@ class PreparedRun {
   virtual void run(int set, Stream stream) = 0;
   /// Holds what run(0) left to the reference: the largest error over its bound.
   virtual double worst_error() = 0;
+  /// What a reader of the figure must know besides; for its label.
+  [[nodiscard]] virtual std::string remark() const { return ""; }
 };
 
 struct Case {
   OpCost cost;
   double bytes_per_set = 0.0;  ///< input and output of one run: how many sets outgrow the caches
   std::function<std::unique_ptr<PreparedRun>(int n_sets)> prepare;
+  Enqueue enqueue = Enqueue::graph;  ///< on the device
 };
 
 template <typename Run>
@@ -160,6 +164,8 @@ void fill_random(std::span<std::uint32_t> words, std::uint64_t seed);
 [[nodiscard]] std::vector<std::uint16_t> random_f16(std::size_t n,
                                                     std::uint64_t seed,
                                                     float scale = 1.0F);
+/// Numbers in (0, 1).
+[[nodiscard]] std::vector<float> random_fractions(std::size_t n, std::uint64_t seed);
 
 /// Largest |got - want| / bound; infinite where NaN stands.
 [[nodiscard]] double worst_ratio(std::span<const float> got,

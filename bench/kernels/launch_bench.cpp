@@ -1,5 +1,5 @@
-// The gap between empty kernels of a graph, and between empty parallel regions: time per run over
-// `launches`.
+// The gap between empty kernels, of a graph and of a stream that the host fills as it goes, and on
+// the CPU between empty parallel regions: time per run over `launches`.
 #include <limits>
 
 #include "bench/kernels/bench_support.h"
@@ -39,14 +39,22 @@ class LaunchRun : public PreparedRun {
 
 Case make_case(const Request& request) {
   return Case{.cost = empty_launch_cost(request.shape.as_int("launches")),
-              .prepare = prepare_with<LaunchRun>(request)};
+              .prepare = prepare_with<LaunchRun>(request),
+              .enqueue = request.format == "stream" ? Enqueue::stream : Enqueue::graph};
 }
 
 const Registration kLaunch({.name = "launch",
-                            .formats = {"empty"},
+                            .formats = {"graph", "stream"},
                             .tiny = {{"launches", 10}},
                             .shapes = {{{"launches", 100}}},
-                            .make_case = make_case});
+                            .make_case = make_case,
+                            .places = {Place::cuda}});
+const Registration kParallelRegion({.name = "parallel_region",
+                                    .formats = {"empty"},
+                                    .tiny = {{"launches", 10}},
+                                    .shapes = {{{"launches", 100}}},
+                                    .make_case = make_case,
+                                    .places = {Place::cpu}});
 
 }  // namespace
 }  // namespace kvfathom::bench

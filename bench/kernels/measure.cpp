@@ -124,7 +124,8 @@ struct Measured {
   double share_high = 0.0;
 };
 
-Measured measure_on_cpu(PreparedRun& prepared, int n_sets, double bytes, const Options& options) {
+Measured measure_on_cpu(PreparedRun& prepared, const Case& c, int n_sets, const Options& options) {
+  const double bytes = (c.cost.read + c.cost.written).value();
   static const CpuYardstick yardstick(options);
   const PairedTiming paired = time_beside([&](int set) { prepared.run(set, nullptr); },
                                           n_sets,
@@ -140,9 +141,12 @@ Measured measure_on_cpu(PreparedRun& prepared, int n_sets, double bytes, const O
 }
 
 Measured measure_on_device(
-    PreparedRun& prepared, int n_sets, double bytes, double device_read, const Options& options) {
-  const Timing timing = time_on_device(
-      [&](int set, Stream stream) { prepared.run(set, stream); }, n_sets, timer_options(options));
+    PreparedRun& prepared, const Case& c, int n_sets, double device_read, const Options& options) {
+  const double bytes = (c.cost.read + c.cost.written).value();
+  const Timing timing = time_on_device([&](int set, Stream stream) { prepared.run(set, stream); },
+                                       n_sets,
+                                       timer_options(options),
+                                       c.enqueue);
   return Measured{.timing = timing,
                   .read_bandwidth = device_read,
                   .share = bytes / timing.median_s / device_read,
@@ -189,11 +193,10 @@ void run_case(benchmark::State& state,
       state.SkipWithError("the result is wrong: it is outside the reference's bound");
       return;
     }
-    state.SetLabel(verified);
-    const double bytes = (c.cost.read + c.cost.written).value();
-    measured = place == Place::cpu
-                   ? measure_on_cpu(*prepared, n_sets, bytes, options)
-                   : measure_on_device(*prepared, n_sets, bytes, device_read, options);
+    measured = place == Place::cpu ? measure_on_cpu(*prepared, c, n_sets, options)
+                                   : measure_on_device(*prepared, c, n_sets, device_read, options);
+    const std::string remark = prepared->remark();
+    state.SetLabel(remark.empty() ? verified : verified + "; " + remark);
     report(state, c.cost, n_sets, measured);
   } catch (const std::exception& error) {
     state.SkipWithError(error.what());

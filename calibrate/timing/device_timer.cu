@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -69,15 +70,20 @@ class OwnStream {
   cudaStream_t stream_ = nullptr;
 };
 
-/// `n_runs` runs on sets in turn, recorded once and replayed.
+/// `n_runs` runs on sets in turn.
+void enqueue_runs(const DeviceRun& run, int n_runs, int n_sets, cudaStream_t stream) {
+  for (int i = 0; i < n_runs; ++i) {
+    run(i % n_sets, stream);
+  }
+}
+
+/// The same, recorded once and replayed.
 class RecordedRuns {
  public:
   RecordedRuns(const DeviceRun& run, int n_runs, int n_sets, cudaStream_t stream) {
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
           "cudaStreamBeginCapture");
-    for (int i = 0; i < n_runs; ++i) {
-      run(i % n_sets, stream);
-    }
+    enqueue_runs(run, n_runs, n_sets, stream);
     check(cudaStreamEndCapture(stream, &graph_), "cudaStreamEndCapture");
     check(cudaGraphInstantiate(&executable_, graph_, 0), "cudaGraphInstantiate");
   }
@@ -103,9 +109,7 @@ double warm_up(const DeviceRun& run, int n_sets, cudaStream_t stream) {
   const int n_runs = std::max(3, std::min(n_sets, 64));
   for (int round = 0; round < 2; ++round) {
     begin.record(stream);
-    for (int i = 0; i < n_runs; ++i) {
-      run(i % n_sets, stream);
-    }
+    enqueue_runs(run, n_runs, n_sets, stream);
     end.record(stream);
     check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   }
@@ -114,13 +118,22 @@ double warm_up(const DeviceRun& run, int n_sets, cudaStream_t stream) {
 
 }  // namespace
 
-Timing time_on_device(const DeviceRun& run, int n_sets, const TimerOptions& options) {
+Timing time_on_device(const DeviceRun& run,
+                      int n_sets,
+                      const TimerOptions& options,
+                      Enqueue enqueue) {
   static_cast<void>(kernels::device());
   const OwnStream own_stream;
   cudaStream_t const stream = own_stream.get();
   const int n_runs = runs_per_sample(warm_up(run, n_sets, stream), n_sets, options);
-  const RecordedRuns recorded(run, n_runs, n_sets, stream);
-  recorded.replay(stream);
+  std::optional<RecordedRuns> recorded;
+  if (enqueue == Enqueue::graph) {
+    recorded.emplace(run, n_runs, n_sets, stream);
+  }
+  const auto run_sample = [&] {
+    recorded ? recorded->replay(stream) : enqueue_runs(run, n_runs, n_sets, stream);
+  };
+  run_sample();
   check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
 
   Event begin;
@@ -135,7 +148,7 @@ Timing time_on_device(const DeviceRun& run, int n_sets, const TimerOptions& opti
   while (total_s < options.max_total_s && !timing.converged) {
     stamp_clock<<<1, 1, 0, stream>>>(stamps.data());
     begin.record(stream);
-    recorded.replay(stream);
+    run_sample();
     end.record(stream);
     stamp_clock<<<1, 1, 0, stream>>>(stamps.data() + 1);
     check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");

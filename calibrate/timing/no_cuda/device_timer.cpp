@@ -5,7 +5,7 @@
 
 namespace kvfathom {
 
-Timing time_on_device(const DeviceRun&, int, const TimerOptions&) {
+Timing time_on_device(const DeviceRun&, int, const TimerOptions&, Enqueue) {
   throw kernels::NoDevice(kernels::device_missing());
 }
 
