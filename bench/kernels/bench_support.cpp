@@ -91,6 +91,14 @@ std::vector<float> random_floats(std::size_t n, std::uint64_t seed, float scale)
   return values;
 }
 
+std::vector<float> random_fractions(std::size_t n, std::uint64_t seed) {
+  std::vector<float> values = random_floats(n, seed, 0.5F);
+  for (float& x : values) {
+    x += 0.5F;
+  }
+  return values;
+}
+
 std::vector<std::uint16_t> random_bf16(std::size_t n, std::uint64_t seed, float scale) {
   std::vector<std::uint16_t> values(n);
   const std::vector<float> from = random_floats(n, seed, scale);

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <random>
 
+#include "kernels/common/kv_rows_cpu.h"
 #include "kernels/common/number_formats.h"
 #include "model/error.h"
 
@@ -58,6 +59,21 @@ std::vector<std::string> kv_format_names() {
   return names;
 }
 
+std::vector<double> stored_row(const kernels::KvCacheView& cache,
+                               const kernels::KvPlane& plane,
+                               int sequence,
+                               int kv_head,
+                               int token,
+                               int dim) {
+  const kernels::KvSlot at = slot_of(cache, sequence, token);
+  const bool scaled = kernels::row_scale_bytes(cache.format, dim) > 0;
+  return kernels::decode_row(cache.format,
+                             dim,
+                             row_data(plane, at, kv_head),
+                             scaled ? row_scales(plane, at, kv_head) : nullptr,
+                             head_scale_of(cache, plane, kv_head));
+}
+
 RandomCache::RandomCache(Place place, const RandomCacheShape& shape, std::uint64_t seed)
     : shape_(shape) {
   view_.format = shape.format;
@@ -67,6 +83,34 @@ RandomCache::RandomCache(Place place, const RandomCacheShape& shape, std::uint64
   view_.k = make_plane(place, shape.k_dim, 2 * seed);
   if (shape.v_dim > 0) {
     view_.v = make_plane(place, shape.v_dim, 2 * seed + 1);
+  }
+  point_to_arrays();
+}
+
+RandomCache RandomCache::on_host() const {
+  RandomCache copy;
+  copy.shape_ = shape_;
+  copy.view_ = view_;
+  for (const Array<std::uint32_t>& array : arrays_) {
+    copy.arrays_.emplace_back(Place::cpu, array.to_host());
+  }
+  for (const Array<std::int32_t>& array : indices_) {
+    copy.indices_.emplace_back(Place::cpu, array.to_host());
+  }
+  copy.point_to_arrays();
+  return copy;
+}
+
+void RandomCache::point_to_arrays() {
+  view_.page_table = shape_.page_tokens > 0 ? indices_.front().data() : nullptr;
+  view_.lengths = indices_.back().data();
+  const bool scaled = arrays_.size() > (shape_.v_dim > 0 ? 2U : 1U);
+  auto array = arrays_.begin();
+  for (kernels::KvPlane* plane : {&view_.k, &view_.v}) {
+    if (array != arrays_.end()) {
+      plane->data = reinterpret_cast<const std::byte*>((array++)->data());
+      plane->scales = scaled ? reinterpret_cast<const std::byte*>((array++)->data()) : nullptr;
+    }
   }
 }
 
@@ -81,10 +125,10 @@ void RandomCache::make_pages(Place place, std::uint64_t seed) {
     std::vector<std::int32_t> table(n_pages_);
     std::iota(table.begin(), table.end(), 0);
     std::shuffle(table.begin(), table.end(), std::mt19937_64(seed));
-    view_.page_table = indices_.emplace_back(place, table).data();
+    indices_.emplace_back(place, table);
   }
   const std::vector<std::int32_t> lengths(shape_.n_sequences, shape_.tokens);
-  view_.lengths = indices_.emplace_back(place, lengths).data();
+  indices_.emplace_back(place, lengths);
 }
 
 kernels::KvPlane RandomCache::make_plane(Place place, int dim, std::uint64_t seed) {
@@ -99,7 +143,7 @@ kernels::KvPlane RandomCache::make_plane(Place place, int dim, std::uint64_t see
   for (std::uint32_t& word : words) {
     word = element_bits(format, word);
   }
-  plane.data = reinterpret_cast<const std::byte*>(arrays_.emplace_back(place, words).data());
+  arrays_.emplace_back(place, words);
 
   plane.scale_token_stride_bytes = kernels::row_scale_bytes(format, dim);
   plane.scale_head_stride_bytes = page_tokens_ * plane.scale_token_stride_bytes;
@@ -109,7 +153,7 @@ kernels::KvPlane RandomCache::make_plane(Place place, int dim, std::uint64_t see
                                        : n_pages_ * plane.scale_page_stride_bytes;
   if (scale_bytes > 0) {
     words.assign((scale_bytes + 3) / 4, scale_bits(format));
-    plane.scales = reinterpret_cast<const std::byte*>(arrays_.emplace_back(place, words).data());
+    arrays_.emplace_back(place, words);
   }
   return plane;
 }

@@ -25,6 +25,14 @@ struct RandomCacheShape {
 /// The names of all formats, for KernelBench::formats.
 [[nodiscard]] std::vector<std::string> kv_format_names();
 
+/// What one row of a cache in host memory stands for: decode_row.
+[[nodiscard]] std::vector<double> stored_row(const kernels::KvCacheView& cache,
+                                             const kernels::KvPlane& plane,
+                                             int sequence,
+                                             int kv_head,
+                                             int token,
+                                             int dim);
+
 /// Random numbers in (-1, 1), or whatever a quantised format makes of random bits of that size. The
 /// rows of one KV head lie side by side, within a page where there are pages.
 class RandomCache {
@@ -32,16 +40,20 @@ class RandomCache {
   RandomCache(Place place, const RandomCacheShape& shape, std::uint64_t seed);
   /// Valid as long as this object.
   [[nodiscard]] kernels::KvCacheView view() const { return view_; }
+  /// What kernels have made of it.
+  [[nodiscard]] RandomCache on_host() const;
 
  private:
+  RandomCache() = default;
   kernels::KvPlane make_plane(Place place, int dim, std::uint64_t seed);
   void make_pages(Place place, std::uint64_t seed);
+  void point_to_arrays();
 
   RandomCacheShape shape_;
   int n_pages_ = 0;
   int page_tokens_ = 0;
-  std::vector<Array<std::uint32_t>> arrays_;
-  std::vector<Array<std::int32_t>> indices_;
+  std::vector<Array<std::uint32_t>> arrays_;  ///< data and, where there are any, scales, K first
+  std::vector<Array<std::int32_t>> indices_;  ///< the page table, if any, and lengths
   kernels::KvCacheView view_;
 };
 

@@ -1,4 +1,5 @@
-// One decode step of gated delta net and KDA: a state read and written whole.
+// One decode step of the layers whose cache is a state of fixed size: the state read and written
+// whole.
 #include <algorithm>
 #include <cmath>
 
@@ -10,56 +11,55 @@
 namespace kvfathom::bench {
 namespace {
 
-using kernels::DeltaNetParams;
+/// Gated delta net and KDA: one set's arrays. Decays and betas lie in (0, 1): under them a state
+/// neither grows nor dies out, however often it steps.
+struct DeltaNetSet {
+  static constexpr auto* kCpu = kernels::delta_net_cpu;
+  static constexpr auto* kLaunch = kernels::delta_net_launch;
+  static constexpr auto* kReference = kernels::delta_net_reference;
 
-DeltaNetShape shape_of(const Request& request) {
-  return DeltaNetShape{.n_sequences = request.shape["sequences"],
-                       .n_key_heads = request.shape["n_key_heads"],
-                       .n_value_heads = request.shape["n_value_heads"],
-                       .key_dim = request.shape["key_dim"],
-                       .value_dim = request.shape["value_dim"],
-                       .decay_per_channel = request.format == "kda"};
-}
-
-/// Numbers in (0, 1): under them a state neither grows nor dies out, however often it steps.
-std::vector<float> fractions(std::size_t n, std::uint64_t seed) {
-  std::vector<float> values = random_floats(n, seed, 0.5F);
-  for (float& x : values) {
-    x += 0.5F;
-  }
-  return values;
-}
-
-/// One set's arrays.
-struct DeltaSet {
+  DeltaNetShape shape;
   Array<std::uint16_t> q, k, v;
   Array<float> decay, beta, state, out;
 
-  DeltaSet(Place place, const DeltaNetShape& s)
-      : q(place, random_bf16(keys(s), 1)),
-        k(place, random_bf16(keys(s), 2, 1.0F / std::sqrt(static_cast<float>(s.key_dim)))),
-        v(place, random_bf16(heads(s) * s.value_dim, 3)),
-        decay(place, fractions(heads(s) * (s.decay_per_channel ? s.key_dim : 1), 4)),
-        beta(place, fractions(heads(s), 5)),
-        state(place, random_floats(heads(s) * s.key_dim * s.value_dim, 6)),
-        out(place, std::vector<float>(heads(s) * s.value_dim)) {}
+  DeltaNetSet(Place place, const Request& request)
+      : shape(shape_of(request)),
+        q(place, random_bf16(keys(), 1)),
+        k(place, random_bf16(keys(), 2, 1.0F / std::sqrt(static_cast<float>(shape.key_dim)))),
+        v(place, random_bf16(heads() * shape.value_dim, 3)),
+        decay(place, random_fractions(heads() * (shape.decay_per_channel ? shape.key_dim : 1), 4)),
+        beta(place, random_fractions(heads(), 5)),
+        state(place, random_floats(heads() * shape.key_dim * shape.value_dim, 6)),
+        out(place, std::vector<float>(heads() * shape.value_dim)) {}
 
-  static std::size_t keys(const DeltaNetShape& s) {
-    return s.n_sequences * s.n_key_heads * s.key_dim;
+  static DeltaNetShape shape_of(const Request& request) {
+    return {.n_sequences = request.shape["sequences"],
+            .n_key_heads = request.shape["n_key_heads"],
+            .n_value_heads = request.shape["n_value_heads"],
+            .key_dim = request.shape["key_dim"],
+            .value_dim = request.shape["value_dim"],
+            .decay_per_channel = request.format == "kda"};
   }
-  static std::size_t heads(const DeltaNetShape& s) { return s.n_sequences * s.n_value_heads; }
+  static OpCost cost(const Request& request) { return delta_net_cost(shape_of(request)); }
 
-  [[nodiscard]] DeltaNetParams params(const DeltaNetShape& s) const {
-    DeltaNetParams p;
-    p.n_sequences = static_cast<int>(s.n_sequences);
-    p.n_key_heads = static_cast<int>(s.n_key_heads);
-    p.n_value_heads = static_cast<int>(s.n_value_heads);
-    p.key_dim = static_cast<int>(s.key_dim);
-    p.value_dim = static_cast<int>(s.value_dim);
+  [[nodiscard]] std::size_t keys() const {
+    return shape.n_sequences * shape.n_key_heads * shape.key_dim;
+  }
+  [[nodiscard]] std::size_t heads() const { return shape.n_sequences * shape.n_value_heads; }
+  [[nodiscard]] std::int64_t state_products() const { return shape.key_dim; }
+  [[nodiscard]] std::int64_t out_products() const { return 2 * shape.key_dim; }
+
+  [[nodiscard]] kernels::DeltaNetParams params() const {
+    kernels::DeltaNetParams p;
+    p.n_sequences = static_cast<int>(shape.n_sequences);
+    p.n_key_heads = static_cast<int>(shape.n_key_heads);
+    p.n_value_heads = static_cast<int>(shape.n_value_heads);
+    p.key_dim = static_cast<int>(shape.key_dim);
+    p.value_dim = static_cast<int>(shape.value_dim);
     p.q = q.data();
     p.k = k.data();
     p.v = v.data();
-    p.decay_per_channel = s.decay_per_channel;
+    p.decay_per_channel = shape.decay_per_channel;
     p.decay = decay.data();
     p.beta = beta.data();
     p.state = state.data();
@@ -68,67 +68,191 @@ struct DeltaSet {
   }
 };
 
-class DeltaNetRun : public PreparedRun {
+/// Mamba2: one set's arrays. With a in (-1, 0) states stay bounded.
+struct Mamba2Set {
+  static constexpr auto* kCpu = kernels::mamba2_cpu;
+  static constexpr auto* kLaunch = kernels::mamba2_launch;
+  static constexpr auto* kReference = kernels::mamba2_reference;
+
+  Mamba2Shape shape;
+  Array<std::uint16_t> x, dt, b, c;
+  Array<float> a, dt_bias, d, state, out;
+
+  Mamba2Set(Place place, const Request& request)
+      : shape(shape_of(request)),
+        x(place, random_bf16(heads() * shape.head_dim, 1)),
+        dt(place, random_bf16(heads(), 2)),
+        b(place, random_bf16(shape.n_sequences * shape.n_groups * shape.state_dim, 3)),
+        c(place, random_bf16(shape.n_sequences * shape.n_groups * shape.state_dim, 4)),
+        a(place, negative(random_fractions(shape.n_heads, 5))),
+        dt_bias(place, random_floats(shape.n_heads, 6)),
+        d(place, random_floats(shape.n_heads, 7)),
+        state(place, random_floats(heads() * shape.head_dim * shape.state_dim, 8)),
+        out(place, std::vector<float>(heads() * shape.head_dim)) {}
+
+  static Mamba2Shape shape_of(const Request& request) {
+    return {.n_sequences = request.shape["sequences"],
+            .n_heads = request.shape["n_heads"],
+            .n_groups = request.shape["n_groups"],
+            .head_dim = request.shape["head_dim"],
+            .state_dim = request.shape["state_dim"]};
+  }
+  static OpCost cost(const Request& request) { return mamba2_cost(shape_of(request)); }
+  static std::vector<float> negative(std::vector<float> values) {
+    std::transform(values.begin(), values.end(), values.begin(), std::negate<>());
+    return values;
+  }
+
+  [[nodiscard]] std::size_t heads() const { return shape.n_sequences * shape.n_heads; }
+  [[nodiscard]] std::int64_t state_products() const { return shape.state_dim; }
+  [[nodiscard]] std::int64_t out_products() const { return shape.state_dim; }
+
+  [[nodiscard]] kernels::Mamba2Params params() const {
+    kernels::Mamba2Params p;
+    p.n_sequences = static_cast<int>(shape.n_sequences);
+    p.n_heads = static_cast<int>(shape.n_heads);
+    p.n_groups = static_cast<int>(shape.n_groups);
+    p.head_dim = static_cast<int>(shape.head_dim);
+    p.state_dim = static_cast<int>(shape.state_dim);
+    p.x = x.data();
+    p.dt = dt.data();
+    p.b = b.data();
+    p.c = c.data();
+    p.a = a.data();
+    p.dt_bias = dt_bias.data();
+    p.d = d.data();
+    p.state = state.data();
+    p.out = out.data();
+    return p;
+  }
+};
+
+/// The short convolution in front of them: one set's arrays.
+struct ConvStateSet {
+  static constexpr auto* kCpu = kernels::conv_state_cpu;
+  static constexpr auto* kLaunch = kernels::conv_state_launch;
+  static constexpr auto* kReference = kernels::conv_state_reference;
+
+  ConvStateShape shape;
+  Array<std::uint16_t> x;
+  Array<float> weight, bias, state, out;
+
+  ConvStateSet(Place place, const Request& request)
+      : shape(shape_of(request)),
+        x(place, random_bf16(rows(), 1)),
+        weight(place, random_floats(shape.n_channels * shape.width, 2)),
+        bias(place, random_floats(shape.n_channels, 3)),
+        state(place, random_floats(rows() * (shape.width - 1), 4)),
+        out(place, std::vector<float>(rows())) {}
+
+  static ConvStateShape shape_of(const Request& request) {
+    return {.n_sequences = request.shape["sequences"],
+            .n_channels = request.shape["channels"],
+            .width = request.shape["width"]};
+  }
+  static OpCost cost(const Request& request) { return conv_state_cost(shape_of(request)); }
+
+  [[nodiscard]] std::size_t rows() const { return shape.n_sequences * shape.n_channels; }
+  /// The state is exact, and its reference leaves no magnitudes.
+  [[nodiscard]] std::int64_t state_products() const { return 0; }
+  [[nodiscard]] std::int64_t out_products() const { return shape.width; }
+
+  [[nodiscard]] kernels::ConvStateParams params() const {
+    kernels::ConvStateParams p;
+    p.n_sequences = static_cast<int>(shape.n_sequences);
+    p.n_channels = static_cast<int>(shape.n_channels);
+    p.width = static_cast<int>(shape.width);
+    p.x = x.data();
+    p.weight = weight.data();
+    p.bias = bias.data();
+    p.state = state.data();
+    p.out = out.data();
+    return p;
+  }
+};
+
+double worst_sum(const Array<float>& got,
+                 const std::vector<double>& want,
+                 const std::vector<double>& magnitude,
+                 std::int64_t n_products) {
+  std::vector<double> bound;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    bound.push_back(kernels::dot_bound(want[i], magnitude[i], n_products));
+  }
+  return worst_ratio(got.to_host(), want, bound);
+}
+
+template <typename Set>
+class StateUpdateRun : public PreparedRun {
  public:
-  DeltaNetRun(const Request& request, int n_sets) : request_(request), shape_(shape_of(request)) {
+  StateUpdateRun(const Request& request, int n_sets) : request_(request) {
     for (int set = 0; set < n_sets; ++set) {
-      sets_.emplace_back(request.place, shape_);
+      sets_.emplace_back(request.place, request);
     }
   }
   void run(int set, Stream stream) override {
-    const DeltaNetParams params = sets_[set].params(shape_);
-    if (request_.place == Place::cpu) {
-      kernels::delta_net_cpu(params, request_.n_threads);
-    } else {
-      kernels::delta_net_launch(params, stream);
-    }
+    request_.place == Place::cpu ? Set::kCpu(sets_[set].params(), request_.n_threads)
+                                 : Set::kLaunch(sets_[set].params(), stream);
   }
   /// The state has moved once: run(0) was its first step.
   double worst_error() override {
-    const DeltaSet before(Place::cpu, shape_);
-    const std::vector<float> state = sets_[0].state.to_host();
-    const std::vector<float> out = sets_[0].out.to_host();
-    std::vector<double> want_state(state.size()), state_bound(state.size());
-    std::vector<double> want_out(out.size()), out_bound(out.size());
-    kernels::delta_net_reference(
-        before.params(shape_),
-        {want_state.data(), state_bound.data(), want_out.data(), out_bound.data()});
-    for (std::size_t i = 0; i < state.size(); ++i) {
-      state_bound[i] = kernels::dot_bound(want_state[i], state_bound[i], shape_.key_dim);
-    }
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      out_bound[i] = kernels::dot_bound(want_out[i], out_bound[i], 2 * shape_.key_dim);
-    }
-    return std::max(worst_ratio(state, want_state, state_bound),
-                    worst_ratio(out, want_out, out_bound));
+    const Set before(Place::cpu, request_);
+    const std::size_t n_state = before.state.to_host().size();
+    const std::size_t n_out = before.out.to_host().size();
+    std::vector<double> state(n_state), state_magnitude(n_state), out(n_out), out_magnitude(n_out);
+    Set::kReference(before.params(),
+                    {state.data(), state_magnitude.data(), out.data(), out_magnitude.data()});
+    return std::max(worst_sum(sets_[0].state, state, state_magnitude, before.state_products()),
+                    worst_sum(sets_[0].out, out, out_magnitude, before.out_products()));
   }
 
  private:
   Request request_;
-  DeltaNetShape shape_;
-  std::vector<DeltaSet> sets_;
+  std::vector<Set> sets_;
 };
 
+template <typename Set>
 Case make_case(const Request& request) {
-  const OpCost cost = delta_net_cost(shape_of(request));
+  const OpCost cost = Set::cost(request);
   return Case{.cost = cost,
               .bytes_per_set = cost.read.value(),
-              .prepare = prepare_with<DeltaNetRun>(request)};
+              .prepare = prepare_with<StateUpdateRun<Set>>(request)};
 }
 
-Shape heads_of_128(std::int64_t sequences, std::int64_t n_key_heads, std::int64_t n_value_heads) {
-  return Shape{{"sequences", sequences},
-               {"n_key_heads", n_key_heads},
-               {"n_value_heads", n_value_heads},
-               {"key_dim", 128},
-               {"value_dim", 128}};
+Shape delta_net(std::int64_t sequences, std::int64_t n_key_heads, std::int64_t n_value_heads) {
+  return {{"sequences", sequences},
+          {"n_key_heads", n_key_heads},
+          {"n_value_heads", n_value_heads},
+          {"key_dim", 128},
+          {"value_dim", 128}};
+}
+Shape mamba2(std::int64_t sequences, std::int64_t n_heads, std::int64_t n_groups) {
+  return {{"sequences", sequences},
+          {"n_heads", n_heads},
+          {"n_groups", n_groups},
+          {"head_dim", 64},
+          {"state_dim", 128}};
+}
+Shape conv_state(std::int64_t sequences, std::int64_t channels) {
+  return {{"sequences", sequences}, {"channels", channels}, {"width", 4}};
 }
 
 const Registration kDeltaNet({.name = "delta_net",
                               .formats = {"gated", "kda"},
-                              .tiny = heads_of_128(2, 1, 2),
-                              .shapes = {heads_of_128(1, 16, 32), heads_of_128(64, 16, 32)},
-                              .make_case = make_case});
+                              .tiny = delta_net(2, 1, 2),
+                              .shapes = {delta_net(1, 16, 32), delta_net(64, 16, 32)},
+                              .make_case = make_case<DeltaNetSet>});
+const Registration kMamba2({.name = "mamba2",
+                            .formats = {"bf16"},
+                            .tiny = mamba2(2, 4, 2),
+                            .shapes = {mamba2(1, 128, 8), mamba2(64, 128, 8)},
+                            .make_case = make_case<Mamba2Set>});
+/// The channels of x, B and C of those Mamba2 heads and groups.
+const Registration kConvState({.name = "conv_state",
+                               .formats = {"bf16"},
+                               .tiny = conv_state(3, 70),
+                               .shapes = {conv_state(1, 10240), conv_state(64, 10240)},
+                               .make_case = make_case<ConvStateSet>});
 
 }  // namespace
 }  // namespace kvfathom::bench
