@@ -21,6 +21,7 @@
 //                          .shapes = {{{"tokens", 4096}, ...}, ...},
 //                          .make_case = make_case});
 //
+// Where one input set is a struct of arrays, SetsRun below is the class (index_scores_bench.cpp).
 // Bytes and FLOPs come from model/ops alone. bandwidth_bench.cpp is the shortest example,
 // decode_attention_bench.cpp one with a cache.
 #pragma once
@@ -148,6 +149,27 @@ class Array {
   std::size_t size_;
   std::unique_ptr<T, Free> host_;
   kernels::DeviceArray<T> device_;
+};
+
+/// A kernel whose arrays of one input set are a `Set`: it has kCpu and kLaunch, params(), and, as a
+/// twin of set 0 on the host that has not run, worst_error(const Set& ran).
+template <typename Set>
+class SetsRun : public PreparedRun {
+ public:
+  SetsRun(const Request& request, int n_sets) : request_(request) {
+    for (int set = 0; set < n_sets; ++set) {
+      sets_.emplace_back(request.place, request, static_cast<std::uint64_t>(set));
+    }
+  }
+  void run(int set, Stream stream) override {
+    request_.place == Place::cpu ? Set::kCpu(sets_[set].params(), request_.n_threads)
+                                 : Set::kLaunch(sets_[set].params(), stream);
+  }
+  double worst_error() override { return Set(Place::cpu, request_, 0).worst_error(sets_[0]); }
+
+ private:
+  Request request_;
+  std::vector<Set> sets_;
 };
 
 // ---- random data; the same on every run ----

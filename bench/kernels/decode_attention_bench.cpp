@@ -14,16 +14,6 @@ namespace {
 using kernels::DecodeAttentionParams;
 using kernels::KvFormat;
 
-RandomCacheShape cache_shape(const Request& request) {
-  const Shape& shape = request.shape;
-  return {.format = kv_format_named(request.format),
-          .n_sequences = shape.as_int("n_sequences"),
-          .n_kv_heads = shape.as_int("n_kv_heads"),
-          .k_dim = shape.as_int("head_dim"),
-          .v_dim = shape.as_int("head_dim"),
-          .tokens = shape.as_int("tokens")};
-}
-
 std::size_t out_size(const Shape& shape) {
   return static_cast<std::size_t>(shape["n_sequences"] * shape["n_heads"] * shape["head_dim"]);
 }
@@ -59,7 +49,7 @@ class DecodeAttentionRun : public PreparedRun {
         out_(request.place, std::vector<float>(out_size(request.shape), NAN)) {
     for (int set = 0; set < n_sets; ++set) {
       caches_.push_back(
-          std::make_unique<RandomCache>(request.place, cache_shape(request), kFirstSeed + set));
+          std::make_unique<RandomCache>(request.place, cache_shape_of(request), kFirstSeed + set));
     }
     if (request.place == Place::cuda) {
       scratch_ = kernels::DeviceArray<std::byte>(
@@ -78,7 +68,7 @@ class DecodeAttentionRun : public PreparedRun {
   }
 
   double worst_error() override {
-    const RandomCache cache(Place::cpu, cache_shape(request_), kFirstSeed);
+    const RandomCache cache(Place::cpu, cache_shape_of(request_), kFirstSeed);
     DecodeAttentionParams params = dimensions(request_);
     params.cache = cache.view();
     params.q = queries_.data();

@@ -25,19 +25,26 @@ std::vector<Fp8E4m3> random_e4m3(std::size_t n, std::uint64_t seed) {
 
 /// One set's arrays. The keys are contiguous.
 struct IndexSet {
+  static constexpr auto* kCpu = kernels::index_scores_cpu;
+  static constexpr auto kLaunch = [](const IndexScoresParams& params, Stream stream) {
+    kernels::index_scores_launch(params, stream);
+  };
+
+  Shape shape;
   Array<Fp8E4m3> q, keys;
   Array<float> weights, scales, scores;
   Array<std::int32_t> lengths;
 
-  IndexSet(Place place, const Shape& shape)
-      : q(place, random_e4m3(shape["sequences"] * shape["n_heads"] * kHeadDim, 1)),
+  IndexSet(Place place, const Request& request, std::uint64_t /*set*/)
+      : shape(request.shape),
+        q(place, random_e4m3(shape["sequences"] * shape["n_heads"] * kHeadDim, 1)),
         keys(place, random_e4m3(shape["sequences"] * shape["tokens"] * kHeadDim, 2)),
         weights(place, random_floats(shape["sequences"] * shape["n_heads"], 3)),
         scales(place, random_floats(shape["sequences"] * shape["tokens"], 4)),
         scores(place, std::vector<float>(shape["sequences"] * shape["tokens"])),
         lengths(place, std::vector<std::int32_t>(shape["sequences"], shape.as_int("tokens"))) {}
 
-  [[nodiscard]] IndexScoresParams params(const Shape& shape) const {
+  [[nodiscard]] IndexScoresParams params() const {
     IndexScoresParams p;
     p.n_heads = shape.as_int("n_heads");
     p.head_dim = kHeadDim;
@@ -56,38 +63,17 @@ struct IndexSet {
     p.scores = scores.data();
     return p;
   }
-};
 
-class IndexScoresRun : public PreparedRun {
- public:
-  IndexScoresRun(const Request& request, int n_sets) : request_(request) {
-    for (int set = 0; set < n_sets; ++set) {
-      sets_.emplace_back(request.place, request.shape);
-    }
-  }
-  void run(int set, Stream stream) override {
-    const IndexScoresParams params = sets_[set].params(request_.shape);
-    if (request_.place == Place::cpu) {
-      kernels::index_scores_cpu(params, request_.n_threads);
-    } else {
-      kernels::index_scores_launch(params, stream);
-    }
-  }
-  double worst_error() override {
-    const IndexSet host(Place::cpu, request_.shape);
-    const IndexScoresParams params = host.params(request_.shape);
-    std::vector<double> want(request_.shape["sequences"] * request_.shape["tokens"]);
+  [[nodiscard]] double worst_error(const IndexSet& ran) const {
+    std::vector<double> want(shape["sequences"] * shape["tokens"]);
     std::vector<double> bound(want.size());
-    kernels::index_scores_reference(params, {want.data(), bound.data()});
+    kernels::index_scores_reference(params(), {want.data(), bound.data()});
     for (std::size_t i = 0; i < want.size(); ++i) {
-      bound[i] = kernels::dot_bound(want[i], std::fabs(bound[i]), kHeadDim + params.n_heads);
+      bound[i] =
+          kernels::dot_bound(want[i], std::fabs(bound[i]), kHeadDim + shape.as_int("n_heads"));
     }
-    return worst_ratio(sets_[0].scores.to_host(), want, bound);
+    return worst_ratio(ran.scores.to_host(), want, bound);
   }
-
- private:
-  Request request_;
-  std::vector<IndexSet> sets_;
 };
 
 Case make_case(const Request& request) {
@@ -97,7 +83,7 @@ Case make_case(const Request& request) {
                                          .head_dim = kHeadDim});
   return Case{.cost = cost,
               .bytes_per_set = (cost.read + cost.written).value(),
-              .prepare = prepare_with<IndexScoresRun>(request)};
+              .prepare = prepare_with<SetsRun<IndexSet>>(request)};
 }
 
 const Registration kIndexScores({.name = "index_scores",

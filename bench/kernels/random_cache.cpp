@@ -59,6 +59,22 @@ std::vector<std::string> kv_format_names() {
   return names;
 }
 
+RandomCacheShape cache_shape_of(const Request& request) {
+  const Shape& shape = request.shape;
+  return {.format = kv_format_named(request.format),
+          .n_sequences = shape.as_int("n_sequences"),
+          .n_kv_heads = shape.as_int("n_kv_heads"),
+          .k_dim = shape.as_int("head_dim"),
+          .v_dim = shape.as_int("head_dim"),
+          .tokens = shape.as_int("tokens")};
+}
+
+std::int64_t stored_row_bytes(const Request& request) {
+  const KvFormat format = kv_format_named(request.format);
+  const int dim = request.shape.as_int("head_dim");
+  return kernels::row_data_bytes(format, dim) + kernels::row_scale_bytes(format, dim);
+}
+
 std::vector<double> stored_row(const kernels::KvCacheView& cache,
                                const kernels::KvPlane& plane,
                                int sequence,

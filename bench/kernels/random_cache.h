@@ -25,6 +25,11 @@ struct RandomCacheShape {
 /// The names of all formats, for KernelBench::formats.
 [[nodiscard]] std::vector<std::string> kv_format_names();
 
+/// Contiguous, of the request's format and its dimensions n_sequences, n_kv_heads, head_dim,
+/// tokens.
+[[nodiscard]] RandomCacheShape cache_shape_of(const Request& request);
+/// K or V of one token and head, scales included.
+[[nodiscard]] std::int64_t stored_row_bytes(const Request& request);
 /// What one row of a cache in host memory stands for: decode_row.
 [[nodiscard]] std::vector<double> stored_row(const kernels::KvCacheView& cache,
                                              const kernels::KvPlane& plane,

@@ -1,6 +1,7 @@
 // The choice of one token a row from its logits.
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "bench/kernels/bench_support.h"
 #include "kernels/elementwise/elementwise.h"
@@ -13,15 +14,20 @@ using kernels::SampleParams;
 
 /// One set's arrays.
 struct SampleSet {
+  static constexpr auto* kCpu = kernels::sample_cpu;
+  static constexpr auto* kLaunch = kernels::sample_launch;
+
+  Request request;
   Array<float> logits, uniform;
   Array<std::int32_t> tokens;
 
-  SampleSet(Place place, const Shape& shape, std::uint64_t seed)
-      : logits(place, random_floats(shape["rows"] * shape["vocab"], seed, 8.0F)),
-        uniform(place, random_fractions(shape["rows"], seed + 1)),
-        tokens(place, std::vector<std::int32_t>(shape["rows"], -1)) {}
+  SampleSet(Place place, const Request& of, std::uint64_t set)
+      : request(of),
+        logits(place, random_floats(of.shape["rows"] * of.shape["vocab"], 2 * set, 8.0F)),
+        uniform(place, random_fractions(of.shape["rows"], 2 * set + 1)),
+        tokens(place, std::vector<std::int32_t>(of.shape["rows"], -1)) {}
 
-  [[nodiscard]] SampleParams params(const Request& request) const {
+  [[nodiscard]] SampleParams params() const {
     return {.n_rows = request.shape.as_int("rows"),
             .vocab_size = request.shape.as_int("vocab"),
             .element = kernels::Element::f32,
@@ -32,31 +38,17 @@ struct SampleSet {
             .uniform = uniform.data(),
             .tokens = tokens.data()};
   }
-};
 
-class SampleRun : public PreparedRun {
- public:
-  SampleRun(const Request& request, int n_sets) : request_(request) {
-    for (int set = 0; set < n_sets; ++set) {
-      sets_.emplace_back(request.place, request.shape, 2 * static_cast<std::uint64_t>(set));
-    }
-  }
-  void run(int set, Stream stream) override {
-    const SampleParams params = sets_[set].params(request_);
-    request_.place == Place::cpu ? kernels::sample_cpu(params, request_.n_threads)
-                                 : kernels::sample_launch(params, stream);
-  }
   /// Another token than the reference's is right where the uniform number is next to its share's
   /// edge: within the masses' roundings, 2^-24 each for exponentials of arguments up to 64.
-  double worst_error() override {
+  [[nodiscard]] double worst_error(const SampleSet& ran) const {
     constexpr double kSlack = 64 * kernels::kUnitRoundoffF32;
-    const SampleSet host(Place::cpu, request_.shape, 0);
-    const std::int64_t vocab = request_.shape["vocab"];
-    std::vector<double> shares(request_.shape["rows"] * vocab);
-    std::vector<std::int32_t> want(request_.shape["rows"]);
-    sample_reference(host.params(request_), {want.data(), shares.data()});
+    const std::int64_t vocab = request.shape["vocab"];
+    std::vector<double> shares(request.shape["rows"] * vocab);
+    std::vector<std::int32_t> want(request.shape["rows"]);
+    sample_reference(params(), {want.data(), shares.data()});
     double worst = 0.0;
-    const std::vector<std::int32_t> got = sets_[0].tokens.to_host();
+    const std::vector<std::int32_t> got = ran.tokens.to_host();
     for (std::size_t row = 0; row < got.size(); ++row) {
       if (got[row] == want[row]) {
         continue;
@@ -65,20 +57,13 @@ class SampleRun : public PreparedRun {
       if (got[row] < 0 || got[row] >= vocab || share[got[row]] == 0.0) {
         return std::numeric_limits<double>::infinity();
       }
-      double before = 0.0;
-      for (int token = 0; token < got[row]; ++token) {
-        before += share[token];
-      }
-      const double uniform = host.uniform.data()[row];
-      const double outside = std::max(before - uniform, uniform - before - share[got[row]]);
+      const double before = std::accumulate(share, share + got[row], 0.0);
+      const double drawn = uniform.data()[row];
+      const double outside = std::max(before - drawn, drawn - before - share[got[row]]);
       worst = std::max(worst, outside / kSlack);
     }
     return worst;
   }
-
- private:
-  Request request_;
-  std::vector<SampleSet> sets_;
 };
 
 Case make_case(const Request& request) {
@@ -86,7 +71,7 @@ Case make_case(const Request& request) {
       sample_cost(request.shape["rows"], request.shape["vocab"], request.format != "greedy");
   return Case{.cost = cost,
               .bytes_per_set = cost.read.value(),
-              .prepare = prepare_with<SampleRun>(request)};
+              .prepare = prepare_with<SetsRun<SampleSet>>(request)};
 }
 
 /// The vocabulary of Llama 3.

@@ -11,6 +11,30 @@
 namespace kvfathom::bench {
 namespace {
 
+double worst_sum(const std::vector<float>& got,
+                 const std::vector<double>& want,
+                 const std::vector<double>& magnitude,
+                 std::int64_t n_products) {
+  std::vector<double> bound;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    bound.push_back(kernels::dot_bound(want[i], magnitude[i], n_products));
+  }
+  return worst_ratio(got, want, bound);
+}
+
+/// The state of `ran` has moved once: its run was the first step.
+template <typename Set>
+double worst_step(const Set& before, const Set& ran) {
+  const std::vector<float> got_state = ran.state.to_host();
+  const std::vector<float> got_out = ran.out.to_host();
+  std::vector<double> state(got_state.size()), state_magnitude(got_state.size());
+  std::vector<double> out(got_out.size()), out_magnitude(got_out.size());
+  Set::kReference(before.params(),
+                  {state.data(), state_magnitude.data(), out.data(), out_magnitude.data()});
+  return std::max(worst_sum(got_state, state, state_magnitude, before.state_products()),
+                  worst_sum(got_out, out, out_magnitude, before.out_products()));
+}
+
 /// Gated delta net and KDA: one set's arrays. Decays and betas lie in (0, 1): under them a state
 /// neither grows nor dies out, however often it steps.
 struct DeltaNetSet {
@@ -22,7 +46,7 @@ struct DeltaNetSet {
   Array<std::uint16_t> q, k, v;
   Array<float> decay, beta, state, out;
 
-  DeltaNetSet(Place place, const Request& request)
+  DeltaNetSet(Place place, const Request& request, std::uint64_t /*set*/)
       : shape(shape_of(request)),
         q(place, random_bf16(keys(), 1)),
         k(place, random_bf16(keys(), 2, 1.0F / std::sqrt(static_cast<float>(shape.key_dim)))),
@@ -49,6 +73,7 @@ struct DeltaNetSet {
   [[nodiscard]] std::int64_t state_products() const { return shape.key_dim; }
   [[nodiscard]] std::int64_t out_products() const { return 2 * shape.key_dim; }
 
+  [[nodiscard]] double worst_error(const DeltaNetSet& ran) const { return worst_step(*this, ran); }
   [[nodiscard]] kernels::DeltaNetParams params() const {
     kernels::DeltaNetParams p;
     p.n_sequences = static_cast<int>(shape.n_sequences);
@@ -78,7 +103,7 @@ struct Mamba2Set {
   Array<std::uint16_t> x, dt, b, c;
   Array<float> a, dt_bias, d, state, out;
 
-  Mamba2Set(Place place, const Request& request)
+  Mamba2Set(Place place, const Request& request, std::uint64_t /*set*/)
       : shape(shape_of(request)),
         x(place, random_bf16(heads() * shape.head_dim, 1)),
         dt(place, random_bf16(heads(), 2)),
@@ -107,6 +132,7 @@ struct Mamba2Set {
   [[nodiscard]] std::int64_t state_products() const { return shape.state_dim; }
   [[nodiscard]] std::int64_t out_products() const { return shape.state_dim; }
 
+  [[nodiscard]] double worst_error(const Mamba2Set& ran) const { return worst_step(*this, ran); }
   [[nodiscard]] kernels::Mamba2Params params() const {
     kernels::Mamba2Params p;
     p.n_sequences = static_cast<int>(shape.n_sequences);
@@ -137,7 +163,7 @@ struct ConvStateSet {
   Array<std::uint16_t> x;
   Array<float> weight, bias, state, out;
 
-  ConvStateSet(Place place, const Request& request)
+  ConvStateSet(Place place, const Request& request, std::uint64_t /*set*/)
       : shape(shape_of(request)),
         x(place, random_bf16(rows(), 1)),
         weight(place, random_floats(shape.n_channels * shape.width, 2)),
@@ -157,6 +183,7 @@ struct ConvStateSet {
   [[nodiscard]] std::int64_t state_products() const { return 0; }
   [[nodiscard]] std::int64_t out_products() const { return shape.width; }
 
+  [[nodiscard]] double worst_error(const ConvStateSet& ran) const { return worst_step(*this, ran); }
   [[nodiscard]] kernels::ConvStateParams params() const {
     kernels::ConvStateParams p;
     p.n_sequences = static_cast<int>(shape.n_sequences);
@@ -171,52 +198,12 @@ struct ConvStateSet {
   }
 };
 
-double worst_sum(const Array<float>& got,
-                 const std::vector<double>& want,
-                 const std::vector<double>& magnitude,
-                 std::int64_t n_products) {
-  std::vector<double> bound;
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    bound.push_back(kernels::dot_bound(want[i], magnitude[i], n_products));
-  }
-  return worst_ratio(got.to_host(), want, bound);
-}
-
-template <typename Set>
-class StateUpdateRun : public PreparedRun {
- public:
-  StateUpdateRun(const Request& request, int n_sets) : request_(request) {
-    for (int set = 0; set < n_sets; ++set) {
-      sets_.emplace_back(request.place, request);
-    }
-  }
-  void run(int set, Stream stream) override {
-    request_.place == Place::cpu ? Set::kCpu(sets_[set].params(), request_.n_threads)
-                                 : Set::kLaunch(sets_[set].params(), stream);
-  }
-  /// The state has moved once: run(0) was its first step.
-  double worst_error() override {
-    const Set before(Place::cpu, request_);
-    const std::size_t n_state = before.state.to_host().size();
-    const std::size_t n_out = before.out.to_host().size();
-    std::vector<double> state(n_state), state_magnitude(n_state), out(n_out), out_magnitude(n_out);
-    Set::kReference(before.params(),
-                    {state.data(), state_magnitude.data(), out.data(), out_magnitude.data()});
-    return std::max(worst_sum(sets_[0].state, state, state_magnitude, before.state_products()),
-                    worst_sum(sets_[0].out, out, out_magnitude, before.out_products()));
-  }
-
- private:
-  Request request_;
-  std::vector<Set> sets_;
-};
-
 template <typename Set>
 Case make_case(const Request& request) {
   const OpCost cost = Set::cost(request);
   return Case{.cost = cost,
               .bytes_per_set = cost.read.value(),
-              .prepare = prepare_with<StateUpdateRun<Set>>(request)};
+              .prepare = prepare_with<SetsRun<Set>>(request)};
 }
 
 Shape delta_net(std::int64_t sequences, std::int64_t n_key_heads, std::int64_t n_value_heads) {
