@@ -1,5 +1,7 @@
 #include "model/ops/host_transfer.h"
 
+#include <cmath>
+
 namespace kvfathom {
 
 OpCost host_transfer_cost(const HostTransferShape& shape) {
@@ -8,6 +10,13 @@ OpCost host_transfer_cost(const HostTransferShape& shape) {
                 .written = all,
                 .flops = Flops(0),
                 .launches = shape.gathered ? 1 : shape.n_pieces};
+}
+
+OpCost file_read_cost(const FileReadShape& shape) {
+  return OpCost{.read = shape.past_page_cache ? Bytes(0) : shape.size,
+                .written = shape.size,
+                .flops = Flops(0),
+                .launches = static_cast<int>(std::ceil(shape.size / shape.bytes_per_request))};
 }
 
 }  // namespace kvfathom

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 #include <new>
+#include <optional>
 #include <random>
 #include <string>
 #include <system_error>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "kernels/common/error.h"
+#include "model/ops/host_transfer.h"
 
 namespace kvfathom::kernels {
 namespace {
@@ -99,6 +101,56 @@ TEST(FileRead, ReadsAPartOfAFile) {
                .access = access,
                .chunk_bytes = 4096});
     EXPECT_EQ(pages.text(), file.content().substr(8192, 10000));
+  }
+}
+
+/// What the system has counted of this process's reads; nothing where it does not count.
+struct ReadCalls {
+  std::int64_t bytes = 0;
+  std::int64_t requests = 0;
+
+  static std::optional<ReadCalls> so_far() {
+    std::ifstream file("/proc/self/io");
+    ReadCalls calls;
+    std::string bytes, written, requests;
+    if (file >> bytes >> calls.bytes >> written >> written >> requests >> calls.requests &&
+        bytes == "rchar:" && requests == "syscr:") {
+      return calls;
+    }
+    return std::nullopt;
+  }
+};
+
+// The system's own count also holds reading the count, which costs the same every time.
+TEST(FileRead, AsksForTheBytesAndRequestsOfTheModel) {
+  const TemporaryFile file(100 * 4096);
+  const Pages pages(100 * 4096);
+  for (const FileAccess access : {FileAccess::page_cache, FileAccess::direct}) {
+    const auto before = ReadCalls::so_far();
+    const auto without = ReadCalls::so_far();
+    const FileReadResult result = file_read({.path = file.path(),
+                                             .bytes = 100 * 4096,
+                                             .destination = pages.data(),
+                                             .access = access,
+                                             .chunk_bytes = 8 * 4096});
+    const auto after = ReadCalls::so_far();
+    if (!before || !without || !after) {
+      GTEST_SKIP() << "no /proc/self/io that counts reads";
+    }
+    if (result.access != access) {
+      continue;  // refused: its requests were made twice
+    }
+    const OpCost cost = file_read_cost({.size = Bytes(100 * 4096),
+                                        .bytes_per_request = Bytes(8 * 4096),
+                                        .past_page_cache = access == FileAccess::direct});
+    const std::int64_t own_requests = without->requests - before->requests;
+    EXPECT_EQ(after->requests - without->requests - own_requests, cost.launches);
+    // The count has a handful of digits more or fewer.
+    EXPECT_NEAR(
+        static_cast<double>(after->bytes - without->bytes - (without->bytes - before->bytes)),
+        cost.written.value(),
+        64.0);
+    EXPECT_EQ(cost.read.value(), access == FileAccess::direct ? 0.0 : cost.written.value());
   }
 }
 
