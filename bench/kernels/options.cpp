@@ -226,6 +226,8 @@ void print_help(std::ostream& out) {
   out << "kvfathom-bench [options] [--benchmark_*]\n\n"
          "Times the kernels on this machine's CPU and GPU, and says what share of the memory's\n"
          "measured read bandwidth each reaches. Results are held to the reference first.\n"
+         "Bytes written count too; memory takes them beside its reads, so what writes as much as\n"
+         "it reads (a copy, the step of a state) may reach more than 1.\n"
          "Google Benchmark's own options work: --benchmark_filter, --benchmark_format=json,\n"
          "--benchmark_out=FILE, --benchmark_repetitions.\n\n"
       << described_options();

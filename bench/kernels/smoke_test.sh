@@ -11,7 +11,7 @@ fail() { echo "smoke_test: $*" >&2; exit 1; }
 kernels=$("$bench" --list | grep -v '^ ')
 grep -qx bandwidth <<<"$kernels" || fail "--list does not name bandwidth"
 
-"$bench" --device cpu --shapes tiny --max-seconds 0.01 --rotation-bytes 1MiB \
+"$bench" --device cpu --shapes tiny --max-seconds 0.01 --rotation-bytes 64KiB \
   --benchmark_format=json --benchmark_out="$place/out.json" >"$place/stdout.json" ||
   fail "tiny cases: exit code $?"
 for file in "$place/stdout.json" "$place/out.json"; do
