@@ -34,24 +34,28 @@ std::vector<std::uint32_t> content(std::int64_t bytes, int set) {
   return words;
 }
 
-/// Random bytes for every set, one set after the other; removed at the end.
+/// Removed at the end, also where filling it failed.
 class TemporaryFile {
  public:
-  TemporaryFile(std::int64_t bytes_per_set, int n_sets)
+  TemporaryFile()
       : path_(std::filesystem::temp_directory_path() /
-              ("kvfathom_bench_" + std::to_string(::getpid()))) {
+              ("kvfathom_bench_" + std::to_string(::getpid()))) {}
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  ~TemporaryFile() {
+    std::error_code ignored;
+    std::filesystem::remove(path_, ignored);
+  }
+
+  /// Random bytes for every set, one set after the other.
+  void fill(std::int64_t bytes_per_set, int n_sets) const {
     std::ofstream file(path_, std::ios::binary);
     file.exceptions(std::ios::failbit | std::ios::badbit);
     for (int set = 0; set < n_sets; ++set) {
       const std::vector<std::uint32_t> words = content(bytes_per_set, set);
       file.write(reinterpret_cast<const char*>(words.data()), bytes_per_set);
     }
-  }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  ~TemporaryFile() {
-    std::error_code ignored;
-    std::filesystem::remove(path_, ignored);
+    file.close();
   }
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
@@ -62,7 +66,8 @@ class TemporaryFile {
 class FileReadRun : public PreparedRun {
  public:
   FileReadRun(const Request& request, int n_sets)
-      : request_(request), bytes_(aligned(request.shape, "bytes")), file_(bytes_, n_sets) {
+      : request_(request), bytes_(aligned(request.shape, "bytes")) {
+    file_.fill(bytes_, n_sets);
     const std::vector<std::uint32_t> unread(bytes_ / 4, 0xffffffffU);
     for (int set = 0; set < n_sets; ++set) {
       destinations_.emplace_back(request.place, unread);
