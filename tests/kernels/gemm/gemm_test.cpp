@@ -1,5 +1,6 @@
 #include "kernels/gemm/gemm.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -140,7 +141,10 @@ TEST(GemmCpu, ADroppedElementAndAWrongRowShow) {
   shorter.x = x.data();
   EXPECT_FALSE(c.on_cpu(shorter, 1).holds());
   GemmParams shifted = c.params();
-  shifted.weights.data += 2;
+  const std::byte* const first = shifted.weights.data;
+  std::vector<std::byte> weights(first, first + 40 * shifted.weights.row_bytes());
+  std::rotate(weights.begin(), weights.begin() + 2, weights.end());  // one element on
+  shifted.weights.data = weights.data();
   EXPECT_FALSE(c.on_cpu(shifted, 1).holds());
 }
 

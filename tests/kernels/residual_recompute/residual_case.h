@@ -94,7 +94,8 @@ class ResidualProblem {
     RandomData random(7);
     const int width = of.n_kv_heads * of.head_dim;
     const float deviation = 1.0F / std::sqrt(static_cast<float>(of.n_columns));
-    weights_ = random.bf16_normals(2UL * width * of.n_columns, deviation);
+    // A row more than is read, so that a mutant can start a row late.
+    weights_ = random.bf16_normals((2UL * width + 1) * of.n_columns, deviation);
     norm_weight_ = random.bf16_normals(of.n_columns);
     k_norm_weight_ = random.bf16_normals(of.head_dim);
     sequences_.assign(of.n_tokens, 0);
