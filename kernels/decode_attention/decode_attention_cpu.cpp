@@ -1,8 +1,9 @@
-// Decode attention on the CPU, one run of tokens of one KV head: tiles of tokens, a few rows at a
-// time, each met by all query heads while the next few are fetched.
+// Decode attention on the CPU, runs of tokens of some KV heads: tiles of tokens, a few rows at a
+// time, each met by all query heads of its KV head while the next few are fetched.
 #include "kernels/decode_attention/decode_attention_cpu.h"
 
 #include <algorithm>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -31,21 +32,50 @@ struct TileRows {
   HWY_ALIGN float factors[kScoreStride];
 };
 
-/// One share's working memory.
+/// One share's working memory, for `n_runs` KV heads of `n_heads` query heads each.
 struct Scratch {
-  Scratch(int n_group_heads, int head_dim)
-      : q(hwy::AllocateAligned<float>(n_group_heads * head_dim)),
-        rows(hwy::AllocateAligned<float>(kRowsAtOnce * head_dim)),
+  Scratch(std::size_t n_runs, int n_heads, int head_dim)
+      : rows(hwy::AllocateAligned<float>(kRowsAtOnce * head_dim)),
         block_scales(hwy::AllocateAligned<float>(kRowsAtOnce * head_dim / kQuantBlock + 1)),
-        scores(hwy::AllocateAligned<float>(n_group_heads * kScoreStride)),
-        out(hwy::AllocateAligned<float>(n_group_heads * head_dim)) {}
-  hwy::AlignedFreeUniquePtr<float[]> q;             // [heads, head_dim]
+        scores(hwy::AllocateAligned<float>(n_heads * kScoreStride)),
+        all_q(hwy::AllocateAligned<float>(n_runs * n_heads * head_dim)),
+        all_out(hwy::AllocateAligned<float>(n_runs * n_heads * head_dim)),
+        run_floats(static_cast<std::size_t>(n_heads) * head_dim) {
+    std::fill_n(all_out.get(), n_runs * run_floats, 0.0F);
+  }
+  [[nodiscard]] float* q_of(std::size_t run) const { return all_q.get() + run * run_floats; }
+  [[nodiscard]] float* out_of(std::size_t run) const { return all_out.get() + run * run_floats; }
+
   hwy::AlignedFreeUniquePtr<float[]> rows;          // [kRowsAtOnce, head_dim]
   hwy::AlignedFreeUniquePtr<float[]> block_scales;  // [kRowsAtOnce, head_dim / kQuantBlock]
   hwy::AlignedFreeUniquePtr<float[]> scores;        // [heads, kScoreStride]
-  hwy::AlignedFreeUniquePtr<float[]> out;           // [heads, head_dim]
+  hwy::AlignedFreeUniquePtr<float[]> all_q;         // [runs, heads, head_dim]
+  hwy::AlignedFreeUniquePtr<float[]> all_out;       // [runs, heads, head_dim]
+  std::size_t run_floats;
   TileRows k, v;
 };
+
+/// A tile of a run.
+struct TileStep {
+  std::size_t run = 0;
+  int first = 0;
+  int n = 0;
+};
+/// The tiles of all runs, the first of each, then the second of each, and so on.
+std::vector<TileStep> tiles_side_by_side(std::span<const AttentionRun> runs) {
+  std::vector<TileStep> steps;
+  for (int offset = 0, left = 1; left > 0; offset += kTileTokens) {
+    left = 0;
+    for (std::size_t run = 0; run < runs.size(); ++run) {
+      const int first = runs[run].first + offset;
+      if (first < runs[run].last) {
+        steps.push_back({run, first, std::min(kTileTokens, runs[run].last - first)});
+        ++left;
+      }
+    }
+  }
+  return steps;
+}
 
 /// Adds rows [first, first + n) of the tile, tokens that follow one another.
 void locate(const DecodeAttentionParams& params,
@@ -170,14 +200,15 @@ void for_head_blocks(int head, int n_heads, const Use& use) {
 }
 
 template <typename Row>
-void score_tile(const DecodeAttentionParams& params, int n, int n_heads, Scratch& scratch) {
+void score_tile(
+    const DecodeAttentionParams& params, int n, int n_heads, const float* q, Scratch& scratch) {
   const int head_dim = params.head_dim;
   for_rows<Row>(
       params, scratch.k, n, scratch.v, n, scratch, [&](int first, int n_here, const RowAt* rows) {
         for (int r = 0; r < n_here; r += kScoreRows) {
           for_head_blocks<2>(0, n_heads, [&](int head, auto block) {
             score_rows<Row, block>(head_dim,
-                                   scratch.q.get() + head * head_dim,
+                                   q + head * head_dim,
                                    rows + r,
                                    scratch.scores.get() + head * kScoreStride + first + r,
                                    kScoreStride);
@@ -187,8 +218,12 @@ void score_tile(const DecodeAttentionParams& params, int n, int n_heads, Scratch
 }
 
 template <typename Row>
-void weigh_tile(
-    const DecodeAttentionParams& params, int n, int n_next, int n_heads, Scratch& scratch) {
+void weigh_tile(const DecodeAttentionParams& params,
+                int n,
+                int n_next,
+                int n_heads,
+                Scratch& scratch,
+                float* out) {
   const int head_dim = params.head_dim;
   for_rows<Row>(params,
                 scratch.v,
@@ -205,19 +240,19 @@ void weigh_tile(
                         scratch.scores.get() + head * kScoreStride + first,
                         kScoreStride,
                         rows,
-                        scratch.out.get() + head * head_dim);
+                        out + head * head_dim);
                   });
                 });
 }
 
 /// Scores of all heads to weights; what the heads have so far shrinks to the new maxima.
-void softmax_scores(int n, int head_dim, AttentionRun& run, Scratch& scratch) {
+void softmax_scores(int n, int head_dim, AttentionRun& run, Scratch& scratch, float* out) {
   for (std::size_t head = 0; head < run.states.size(); ++head) {
     float* const scores = scratch.scores.get() + head * kScoreStride;
     multiply_values(n, scratch.k.factors, scores);
     const float correction = softmax_tile(n, scores, run.states[head]);
     if (correction != 1.0F) {
-      scale_values(head_dim, correction, scratch.out.get() + head * head_dim);
+      scale_values(head_dim, correction, out + head * head_dim);
     }
     multiply_values(n, scratch.v.factors, scores);
   }
@@ -251,48 +286,60 @@ void store_outputs(std::size_t n, const float* out, AttentionRun& run) {
 }
 
 template <typename Row>
-void attend_run(const DecodeAttentionParams& params, AttentionRun& run) {
+void attend_runs(const DecodeAttentionParams& params, std::span<AttentionRun> runs) {
   const KvCacheView& cache = params.cache;
   const int n_heads = params.n_heads / cache.n_kv_heads;
-  run.states.assign(n_heads, SoftmaxState());
-  Scratch scratch(n_heads, params.head_dim);
-  load_queries<Row>(params, run, scratch.q.get());
-  std::fill_n(scratch.out.get(), n_heads * params.head_dim, 0.0F);
-
-  const AttendedTokens attended =
-      attended_tokens(params, length_of(cache, run.sequence, run.kv_head));
-  const float k_factor = params.softmax_scale * head_scale(cache, cache.k, run.kv_head);
-  const float v_factor = head_scale(cache, cache.v, run.kv_head);
-  const auto tile_at = [&](int first) { return std::min(kTileTokens, run.last - first); };
-  locate_tile(params, cache.k, run, attended, run.first, tile_at(run.first), k_factor, scratch.k);
-  for (int first = run.first; first < run.last; first += kTileTokens) {
-    const int n = tile_at(first);
-    const int n_next = std::max(0, tile_at(first + n));
-    locate_tile(params, cache.v, run, attended, first, n, v_factor, scratch.v);
-    score_tile<Row>(params, n, n_heads, scratch);
-    softmax_scores(n, params.head_dim, run, scratch);
-    locate_tile(params, cache.k, run, attended, first + n, n_next, k_factor, scratch.k);
-    weigh_tile<Row>(params, n, n_next, n_heads, scratch);
+  Scratch scratch(runs.size(), n_heads, params.head_dim);
+  std::vector<AttendedTokens> attended;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    runs[i].states.assign(n_heads, SoftmaxState());
+    load_queries<Row>(params, runs[i], scratch.q_of(i));
+    attended.push_back(
+        attended_tokens(params, length_of(cache, runs[i].sequence, runs[i].kv_head)));
   }
-  store_outputs<Row>(static_cast<std::size_t>(n_heads) * params.head_dim, scratch.out.get(), run);
+  const auto locate_step = [&](const TileStep& step, const KvPlane& plane, TileRows& rows) {
+    const AttentionRun& run = runs[step.run];
+    const float factor =
+        head_scale(cache, plane, run.kv_head) * (&plane == &cache.k ? params.softmax_scale : 1.0F);
+    locate_tile(params, plane, run, attended[step.run], step.first, step.n, factor, rows);
+  };
+  const std::vector<TileStep> steps = tiles_side_by_side(runs);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const TileStep& step = steps[i];
+    float* const out = scratch.out_of(step.run);
+    if (i == 0) {
+      locate_step(step, cache.k, scratch.k);
+    }
+    locate_step(step, cache.v, scratch.v);
+    score_tile<Row>(params, step.n, n_heads, scratch.q_of(step.run), scratch);
+    softmax_scores(step.n, params.head_dim, runs[step.run], scratch, out);
+    const int n_next = i + 1 < steps.size() ? steps[i + 1].n : 0;
+    if (n_next > 0) {
+      locate_step(steps[i + 1], cache.k, scratch.k);
+    }
+    weigh_tile<Row>(params, step.n, n_next, n_heads, scratch, out);
+  }
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    store_outputs<Row>(scratch.run_floats, scratch.out_of(i), runs[i]);
+  }
 }
 
-void attend_here(const DecodeAttentionParams& params, AttentionRun& run) {
+void attend_here(const DecodeAttentionParams& params, std::span<AttentionRun> runs) {
   switch (params.cache.format) {
     case KvFormat::f16:
-      return attend_run<F16Row>(params, run);
+      return attend_runs<F16Row>(params, runs);
     case KvFormat::bf16:
       return params.head_dim % (Bf16PairRow::kVectors * hn::Lanes(FloatTag())) == 0
-                 ? attend_run<Bf16PairRow>(params, run)
-                 : attend_run<Bf16Row>(params, run);
+                 ? attend_runs<Bf16PairRow>(params, runs)
+                 : attend_runs<Bf16Row>(params, runs);
     case KvFormat::q8_0:
-      return attend_run<Q8Row>(params, run);
+      return attend_runs<Q8Row>(params, runs);
     case KvFormat::q4_0:
-      return attend_run<F32Row>(params, run);
+      return attend_runs<F32Row>(params, runs);
     case KvFormat::int8_token:
-      return attend_run<Int8Row>(params, run);
+      return attend_runs<Int8Row>(params, runs);
     case KvFormat::fp8_e4m3:
-      return attend_run<Fp8E4m3Row>(params, run);
+      return attend_runs<Fp8E4m3Row>(params, runs);
   }
 }
 
@@ -305,8 +352,8 @@ namespace kvfathom::kernels {
 
 HWY_EXPORT(attend_here);
 
-void attend(const DecodeAttentionParams& params, AttentionRun& run) {
-  HWY_DYNAMIC_DISPATCH(attend_here)(params, run);
+void attend(const DecodeAttentionParams& params, std::span<AttentionRun> runs) {
+  HWY_DYNAMIC_DISPATCH(attend_here)(params, runs);
 }
 
 }  // namespace kvfathom::kernels

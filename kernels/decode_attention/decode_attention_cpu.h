@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "kernels/decode_attention/decode_attention.h"
@@ -34,7 +35,8 @@ struct AttendedTokens {
 };
 [[nodiscard]] AttendedTokens attended_tokens(const DecodeAttentionParams& params, int length);
 
-/// Fills the run's states and outputs, with the widest vectors that this CPU has.
-void attend(const DecodeAttentionParams& params, AttentionRun& run);
+/// Fills the states and outputs of runs of one sequence, with the widest vectors that this CPU has.
+/// All runs advance together, so that KV heads whose rows lie side by side are read side by side.
+void attend(const DecodeAttentionParams& params, std::span<AttentionRun> runs);
 
 }  // namespace kvfathom::kernels

@@ -1,9 +1,10 @@
 // Decode attention on the CPU: the share of each thread, and the merge of heads that were cut.
 // Threads take equal shares of all attended tokens, so that one long sequence keeps them as busy as
-// many short ones.
+// many short ones; of a sequence that is cut, the same part of every KV head.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,39 +33,56 @@ void check(const DecodeAttentionParams& params) {
   static_cast<void>(row_data_bytes(params.cache.format, params.head_dim));  // whole blocks
 }
 
-/// Item i of [n_sequences, n_kv_heads] holds the attended tokens [starts[i], starts[i + 1]).
-std::vector<std::int64_t> token_starts(const DecodeAttentionParams& params) {
-  std::vector<std::int64_t> starts = {0};
-  for (int sequence = 0; sequence < params.cache.n_sequences; ++sequence) {
-    for (int kv_head = 0; kv_head < params.cache.n_kv_heads; ++kv_head) {
-      const int length = length_of(params.cache, sequence, kv_head);
-      starts.push_back(starts.back() + attended_tokens(params, length).n);
+/// The attended tokens of every KV head of every sequence, one after the other.
+class AllTokens {
+ public:
+  explicit AllTokens(const DecodeAttentionParams& params) : n_kv_heads_(params.cache.n_kv_heads) {
+    for (int sequence = 0; sequence < params.cache.n_sequences; ++sequence) {
+      std::int64_t of_sequence = 0;
+      for (int kv_head = 0; kv_head < n_kv_heads_; ++kv_head) {
+        of_heads_.push_back(attended_tokens(params, length_of(params.cache, sequence, kv_head)).n);
+        of_sequence += of_heads_.back();
+      }
+      starts_.push_back(starts_.back() + of_sequence);
     }
   }
-  return starts;
-}
+  [[nodiscard]] std::int64_t n() const { return starts_.back(); }
 
-/// Tokens [first, last) of all, cut at the ends of items.
-std::vector<AttentionRun> cut_into_runs(const std::vector<std::int64_t>& starts,
-                                        int n_kv_heads,
-                                        std::int64_t first,
-                                        std::int64_t last) {
-  std::vector<AttentionRun> runs;
-  auto item = std::upper_bound(starts.begin(), starts.end(), first) - starts.begin() - 1;
-  for (; first < last; ++item) {
-    const std::int64_t end = std::min(last, starts[item + 1]);
-    if (end > first) {
-      AttentionRun run;
-      run.sequence = static_cast<int>(item / n_kv_heads);
-      run.kv_head = static_cast<int>(item % n_kv_heads);
-      run.first = static_cast<int>(first - starts[item]);
-      run.last = static_cast<int>(end - starts[item]);
-      runs.push_back(std::move(run));
+  /// Calls use(runs) for each sequence in tokens [first, last) with the runs of its KV heads: of a
+  /// sequence of which a part is asked for, that part of every head.
+  template <typename Use>
+  void for_sequences(std::int64_t first, std::int64_t last, const Use& use) const {
+    auto sequence = std::upper_bound(starts_.begin(), starts_.end(), first) - starts_.begin() - 1;
+    for (; first < last; ++sequence) {
+      const std::int64_t start = starts_[sequence];
+      const std::int64_t n = starts_[sequence + 1] - start;
+      const std::int64_t end = std::min(last, start + n);
+      std::vector<AttentionRun> runs;
+      for (int kv_head = 0; kv_head < n_kv_heads_; ++kv_head) {
+        const std::int64_t of_head = of_heads_[sequence * n_kv_heads_ + kv_head];
+        AttentionRun run;
+        run.sequence = static_cast<int>(sequence);
+        run.kv_head = kv_head;
+        run.first = static_cast<int>(of_head * (first - start) / n);
+        run.last = static_cast<int>(of_head * (end - start) / n);
+        if (run.last > run.first) {
+          runs.push_back(std::move(run));
+        }
+      }
+      use(runs);
+      first = end;
     }
-    first = end;
   }
-  return runs;
-}
+  /// Whether a run holds all that its KV head attends to.
+  [[nodiscard]] bool is_whole(const AttentionRun& run) const {
+    return run.last - run.first == of_heads_[run.sequence * n_kv_heads_ + run.kv_head];
+  }
+
+ private:
+  int n_kv_heads_;
+  std::vector<std::int64_t> of_heads_;      ///< [n_sequences, n_kv_heads]
+  std::vector<std::int64_t> starts_ = {0};  ///< [n_sequences + 1]
+};
 
 /// Adds what another run made of the same heads.
 void merge(const AttentionRun& other, int head_dim, AttentionRun& run) {
@@ -117,43 +135,39 @@ AttendedTokens attended_tokens(const DecodeAttentionParams& params, int length) 
 
 void decode_attention_cpu(const DecodeAttentionParams& params, int n_threads) {
   check(params);
-  const std::vector<std::int64_t> starts = token_starts(params);
+  const AllTokens tokens(params);
   std::fill_n(
       params.out,
       static_cast<std::int64_t>(params.cache.n_sequences) * params.n_heads * params.head_dim,
       0.0F);
-  const std::int64_t n_tokens = starts.back();
   const int n_useful = static_cast<int>(
-      std::clamp<std::int64_t>(n_tokens / kLeastTokensPerThread, 1, n_threads_or_all(n_threads)));
+      std::clamp<std::int64_t>(tokens.n() / kLeastTokensPerThread, 1, n_threads_or_all(n_threads)));
 
-  std::vector<std::vector<AttentionRun>> cut_runs(n_useful);  // [thread], in order
-  parallel_shares(n_useful, n_tokens, [&](int thread, std::int64_t first, std::int64_t last) {
-    for (AttentionRun& run : cut_into_runs(starts, params.cache.n_kv_heads, first, last)) {
-      attend(params, run);
-      const std::size_t item = run.sequence * params.cache.n_kv_heads + run.kv_head;
-      if (run.last - run.first == starts[item + 1] - starts[item]) {
-        finish(params, run);
-      } else {
-        cut_runs[thread].push_back(std::move(run));
+  std::vector<std::vector<AttentionRun>> cut_runs(n_useful);  // [thread]
+  parallel_shares(n_useful, tokens.n(), [&](int thread, std::int64_t first, std::int64_t last) {
+    tokens.for_sequences(first, last, [&](std::vector<AttentionRun>& runs) {
+      attend(params, runs);
+      for (AttentionRun& run : runs) {
+        if (tokens.is_whole(run)) {
+          finish(params, run);
+        } else {
+          cut_runs[thread].push_back(std::move(run));
+        }
       }
-    }
+    });
   });
 
-  AttentionRun* open = nullptr;
+  std::map<std::pair<int, int>, AttentionRun*> open;  // by sequence and KV head
   for (std::vector<AttentionRun>& of_thread : cut_runs) {
     for (AttentionRun& run : of_thread) {
-      if (open != nullptr && open->sequence == run.sequence && open->kv_head == run.kv_head) {
-        merge(run, params.head_dim, *open);
-        continue;
+      const auto [of_head, is_first] = open.try_emplace({run.sequence, run.kv_head}, &run);
+      if (!is_first) {
+        merge(run, params.head_dim, *of_head->second);
       }
-      if (open != nullptr) {
-        finish(params, *open);
-      }
-      open = &run;
     }
   }
-  if (open != nullptr) {
-    finish(params, *open);
+  for (const auto& [head, run] : open) {
+    finish(params, *run);
   }
 }
 
