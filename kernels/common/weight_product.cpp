@@ -1,8 +1,9 @@
 #include "kernels/common/weight_product.h"
 
-#include <algorithm>
+#include <vector>
 
 #include "kernels/common/blas.h"
+#include "kernels/common/gemv_tokens.h"
 #include "kernels/common/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -10,6 +11,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "kernels/common/gemv_rows-inl.h"
 #include "kernels/common/widen-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -30,96 +32,38 @@ void widen_row_part(
   widen_part(format, row, first, count, to);
 }
 
-/// sums (four vectors of kMostLanes) += a * b, elementwise; n is a multiple of 32, or the rest of a
-/// row.
-constexpr int kMostLanes = 16;
-HWY_INLINE void add_products(const float* a, const float* b, std::int64_t n, float* sums) {
+/// The sums of each group of x [m, k], `stride` of them a row.
+void sum_groups(const float* x, int m, std::int64_t k, float* sums, std::int64_t stride) {
   const FloatTag floats;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(floats));
-  auto s0 = hn::Load(floats, sums);
-  auto s1 = hn::Load(floats, sums + kMostLanes);
-  auto s2 = hn::Load(floats, sums + 2 * kMostLanes);
-  auto s3 = hn::Load(floats, sums + 3 * kMostLanes);
-  std::int64_t i = 0;
-  for (; i + 4 * lanes <= n; i += 4 * lanes) {
-    s0 = hn::MulAdd(hn::LoadU(floats, a + i), hn::LoadU(floats, b + i), s0);
-    s1 = hn::MulAdd(hn::LoadU(floats, a + i + lanes), hn::LoadU(floats, b + i + lanes), s1);
-    s2 = hn::MulAdd(hn::LoadU(floats, a + i + 2 * lanes), hn::LoadU(floats, b + i + 2 * lanes), s2);
-    s3 = hn::MulAdd(hn::LoadU(floats, a + i + 3 * lanes), hn::LoadU(floats, b + i + 3 * lanes), s3);
-  }
-  hn::Store(s0, floats, sums);
-  hn::Store(s1, floats, sums + kMostLanes);
-  hn::Store(s2, floats, sums + 2 * kMostLanes);
-  hn::Store(s3, floats, sums + 3 * kMostLanes);
-  for (; i < n; ++i) {
-    sums[0] += a[i] * b[i];
-  }
-}
-
-/// The same for four rows b, `stride` apart, whose sums follow each other: `a` is loaded once.
-HWY_INLINE void add_products_of_four(
-    const float* a, const float* b, std::int64_t stride, std::int64_t n, float* sums) {
-  const FloatTag floats;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(floats));
-  constexpr int kNext = 4 * kMostLanes;
-  auto s0 = hn::Load(floats, sums);
-  auto s1 = hn::Load(floats, sums + kNext);
-  auto s2 = hn::Load(floats, sums + 2 * kNext);
-  auto s3 = hn::Load(floats, sums + 3 * kNext);
-  std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    const auto of_a = hn::LoadU(floats, a + i);
-    s0 = hn::MulAdd(of_a, hn::LoadU(floats, b + i), s0);
-    s1 = hn::MulAdd(of_a, hn::LoadU(floats, b + stride + i), s1);
-    s2 = hn::MulAdd(of_a, hn::LoadU(floats, b + 2 * stride + i), s2);
-    s3 = hn::MulAdd(of_a, hn::LoadU(floats, b + 3 * stride + i), s3);
-  }
-  hn::Store(s0, floats, sums);
-  hn::Store(s1, floats, sums + kNext);
-  hn::Store(s2, floats, sums + 2 * kNext);
-  hn::Store(s3, floats, sums + 3 * kNext);
-  for (; i < n; ++i) {
-    for (int row = 0; row < 4; ++row) {
-      sums[row * kNext] += a[i] * b[row * stride + i];
+  for (int token = 0; token < m; ++token) {
+    for (std::int64_t group = 0; group < k / kGroup; ++group) {
+      const float* from = x + token * k + group * kGroup;
+      auto sum = hn::LoadU(floats, from);
+      for (std::size_t i = hn::Lanes(floats); i < kGroup; i += hn::Lanes(floats)) {
+        sum = hn::Add(sum, hn::LoadU(floats, from + i));
+      }
+      sums[token * stride + group] = hn::GetLane(hn::SumOfLanes(floats, sum));
     }
   }
 }
 
-HWY_INLINE float total(const float* sums) {
-  const FloatTag floats;
-  const auto upper =
-      hn::Add(hn::Load(floats, sums + 2 * kMostLanes), hn::Load(floats, sums + 3 * kMostLanes));
-  const auto lower = hn::Add(hn::Load(floats, sums), hn::Load(floats, sums + kMostLanes));
-  return hn::GetLane(hn::SumOfLanes(floats, hn::Add(lower, upper)));
-}
-
-/// Rows [first, last) of the product: each stretch of weights is widened once, into the nearest
-/// cache, and meets all rows of x there.
 void gemv_rows(const WeightMatrix& weights,
                int m,
-               const float* x,
+               const GemvTokens& tokens,
                std::int64_t first,
                std::int64_t last,
                float* out) {
-  constexpr std::int64_t kStretch = 512;
-  HWY_ALIGN float widened[kStretch];
-  HWY_ALIGN float sums[kLargestGemvRows][4 * kMostLanes];
-  for (std::int64_t row = first; row < last; ++row) {
-    std::fill_n(&sums[0][0], m * 4 * kMostLanes, 0.0F);
-    for (std::int64_t k = 0; k < weights.k; k += kStretch) {
-      const std::int64_t count = std::min(kStretch, weights.k - k);
-      widen_part(weights.format, weights.row(row), k, count, widened);
-      int token = 0;
-      for (; token + 4 <= m; token += 4) {
-        add_products_of_four(widened, x + token * weights.k + k, weights.k, count, sums[token]);
-      }
-      for (; token < m; ++token) {
-        add_products(widened, x + token * weights.k + k, count, sums[token]);
-      }
-    }
-    for (int token = 0; token < m; ++token) {
-      out[token * weights.n + row] = total(sums[token]);
-    }
+  switch (weights.format) {
+    case WeightFormat::f16:
+      return multiply_range<WeightFormat::f16>(weights, m, tokens, first, last, out);
+    case WeightFormat::bf16:
+      return multiply_range<WeightFormat::bf16>(weights, m, tokens, first, last, out);
+    case WeightFormat::q8_0:
+      return multiply_range<WeightFormat::q8_0>(weights, m, tokens, first, last, out);
+    case WeightFormat::q4_0:
+      return multiply_range<WeightFormat::q4_0>(weights, m, tokens, first, last, out);
+    case WeightFormat::q4_k:
+      return multiply_range<WeightFormat::q4_k>(weights, m, tokens, first, last, out);
   }
 }
 
@@ -134,6 +78,7 @@ HWY_EXPORT(widen_bf16_values);
 HWY_EXPORT(widen_f16_values);
 HWY_EXPORT(narrow_bf16_values);
 HWY_EXPORT(widen_row_part);
+HWY_EXPORT(sum_groups);
 HWY_EXPORT(gemv_rows);
 
 void widen_weights(
@@ -160,12 +105,28 @@ void narrow_activations(WeightFormat weights,
   std::transform(from, from + n, to, [](float value) { return to_f16(value).bits; });
 }
 
+namespace {
+
+/// Each thread reads its rows of weights once, as stored.
+void few_times_weights(
+    const WeightMatrix& weights, int m, const float* x, float* out, int n_threads) {
+  const std::int64_t stride = gemv_sum_stride(weights);
+  std::vector<float> sums(static_cast<std::size_t>(m * stride));
+  if (stride > 0) {
+    HWY_DYNAMIC_DISPATCH(sum_groups)(x, m, weights.k, sums.data(), stride);
+  }
+  const GemvTokens tokens{x, weights.k, sums.data(), stride};
+  parallel_shares(n_threads, weights.n, [&](int, std::int64_t first, std::int64_t last) {
+    HWY_DYNAMIC_DISPATCH(gemv_rows)(weights, m, tokens, first, last, out);
+  });
+}
+
+}  // namespace
+
 void times_weights(const WeightMatrix& weights, int m, const float* x, float* out, int n_threads) {
   require_whole_blocks(weights, "weights");
   if (m <= kLargestGemvRows) {
-    parallel_shares(n_threads, weights.n, [&](int, std::int64_t first, std::int64_t last) {
-      HWY_DYNAMIC_DISPATCH(gemv_rows)(weights, m, x, first, last, out);
-    });
+    few_times_weights(weights, m, x, out, n_threads);
     return;
   }
   const auto widen = [&](const WeightPanel& panel, float* to) {

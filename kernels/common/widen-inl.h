@@ -1,5 +1,5 @@
 // Weights and activations to floats, vectorised: what Highway compiles once per instruction set.
-// Include only after "hwy/foreach_target.h"; see widen.h for the functions to call from elsewhere.
+// Include only after "hwy/foreach_target.h"; weight_product.h has functions to call from elsewhere.
 #if defined(KVFATHOM_KERNELS_COMMON_WIDEN_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef KVFATHOM_KERNELS_COMMON_WIDEN_INL_H
 #undef KVFATHOM_KERNELS_COMMON_WIDEN_INL_H
@@ -21,15 +21,40 @@ namespace hn = hwy::HWY_NAMESPACE;
 /// At most 16 lanes, so that a block of 32 holds whole vectors.
 using FloatTag = hn::CappedTag<float, 16>;
 
-HWY_INLINE void widen_bf16(const std::uint16_t* from, std::int64_t n, float* to) {
-  const FloatTag floats;
+using FloatVector = hn::Vec<FloatTag>;
+
+HWY_INLINE FloatVector load_bf16(const std::uint16_t* from) {
   const hn::Rebind<std::uint32_t, FloatTag> words;
   const hn::Rebind<std::uint16_t, FloatTag> halves;
+  const auto wide = hn::PromoteTo(words, hn::LoadU(halves, from));
+  return hn::BitCast(FloatTag(), hn::ShiftLeft<16>(wide));
+}
+template <typename Tag = FloatTag>
+HWY_INLINE hn::Vec<Tag> load_f16(const std::uint16_t* from) {
+  const hn::Rebind<hwy::float16_t, Tag> halves;
+  const hn::Rebind<std::uint16_t, Tag> bits;
+  return hn::PromoteTo(Tag(), hn::BitCast(halves, hn::LoadU(bits, from)));
+}
+HWY_INLINE FloatVector load_int8(const std::int8_t* from) {
+  const hn::Rebind<std::int32_t, FloatTag> words;
+  const hn::Rebind<std::int8_t, FloatTag> bytes;
+  return hn::ConvertTo(FloatTag(), hn::PromoteTo(words, hn::LoadU(bytes, from)));
+}
+/// The low nibbles of a vector of bytes, and the high ones.
+HWY_INLINE void load_nibbles(const std::uint8_t* from, FloatVector& low, FloatVector& high) {
+  const hn::Rebind<std::int32_t, FloatTag> words;
+  const hn::Rebind<std::uint8_t, FloatTag> bytes;
+  const auto both = hn::PromoteTo(words, hn::LoadU(bytes, from));
+  low = hn::ConvertTo(FloatTag(), hn::And(both, hn::Set(words, 15)));
+  high = hn::ConvertTo(FloatTag(), hn::ShiftRight<4>(both));
+}
+
+HWY_INLINE void widen_bf16(const std::uint16_t* from, std::int64_t n, float* to) {
+  const FloatTag floats;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(floats));
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    const auto wide = hn::PromoteTo(words, hn::LoadU(halves, from + i));
-    hn::StoreU(hn::BitCast(floats, hn::ShiftLeft<16>(wide)), floats, to + i);
+    hn::StoreU(load_bf16(from + i), floats, to + i);
   }
   for (; i < n; ++i) {
     to[i] = to_f32(Bf16{from[i]});
@@ -60,13 +85,10 @@ HWY_INLINE void narrow_bf16(const float* from, std::int64_t n, std::uint16_t* to
 
 HWY_INLINE void widen_f16(const std::uint16_t* from, std::int64_t n, float* to) {
   const FloatTag floats;
-  const hn::Rebind<hwy::float16_t, FloatTag> halves;
-  const hn::Rebind<std::uint16_t, FloatTag> bits;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(floats));
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    const auto half = hn::BitCast(halves, hn::LoadU(bits, from + i));
-    hn::StoreU(hn::PromoteTo(floats, half), floats, to + i);
+    hn::StoreU(load_f16(from + i), floats, to + i);
   }
   for (; i < n; ++i) {
     to[i] = to_f32(F16{from[i]});
@@ -81,13 +103,10 @@ HWY_INLINE float f16_from(const std::byte* block) {
 
 HWY_INLINE void widen_q8_0(const std::byte* block, float* to) {
   const FloatTag floats;
-  const hn::Rebind<std::int32_t, FloatTag> words;
-  const hn::Rebind<std::int8_t, FloatTag> bytes;
   const auto scale = hn::Set(floats, f16_from(block));
   const auto* from = reinterpret_cast<const std::int8_t*>(block + 2);
   for (std::size_t i = 0; i < 32; i += hn::Lanes(floats)) {
-    const auto q = hn::ConvertTo(floats, hn::PromoteTo(words, hn::LoadU(bytes, from + i)));
-    hn::StoreU(hn::Mul(q, scale), floats, to + i);
+    hn::StoreU(hn::Mul(load_int8(from + i), scale), floats, to + i);
   }
 }
 
@@ -102,13 +121,10 @@ HWY_INLINE void widen_nibbles(const std::byte* packed,
                               NibbleScale of_high,
                               float* high) {
   const FloatTag floats;
-  const hn::Rebind<std::int32_t, FloatTag> words;
-  const hn::Rebind<std::uint8_t, FloatTag> bytes;
   const auto* from = reinterpret_cast<const std::uint8_t*>(packed);
   for (std::size_t i = 0; i < n; i += hn::Lanes(floats)) {
-    const auto both = hn::PromoteTo(words, hn::LoadU(bytes, from + i));
-    const auto lower = hn::ConvertTo(floats, hn::And(both, hn::Set(words, 15)));
-    const auto upper = hn::ConvertTo(floats, hn::ShiftRight<4>(both));
+    FloatVector lower, upper;
+    load_nibbles(from + i, lower, upper);
     hn::StoreU(hn::MulSub(lower, hn::Set(floats, of_low.scale), hn::Set(floats, of_low.offset)),
                floats,
                low + i);
@@ -124,25 +140,42 @@ HWY_INLINE void widen_q4_0(const std::byte* block, float* to) {
   widen_nibbles(block + 2, 16, of_both, to, of_both, to + 16);
 }
 
+/// The scales and offsets of the eight sub-blocks of a q4_K block: its twelve packed bytes as three
+/// words of four fields, two words of which hold the upper bits of the last four.
+HWY_INLINE void q4_k_scales(const std::byte* block, float* scales, float* offsets) {
+  std::uint32_t packed[3];
+  std::memcpy(packed, block + 4, sizeof(packed));
+  const std::uint32_t of_scales[2] = {
+      packed[0] & 0x3f3f3f3fU, (packed[2] & 0x0f0f0f0fU) | (packed[0] >> 6 & 0x03030303U) << 4};
+  const std::uint32_t of_mins[2] = {packed[1] & 0x3f3f3f3fU,
+                                    (packed[2] >> 4 & 0x0f0f0f0fU) | (packed[1] >> 6 & 0x03030303U)
+                                                                         << 4};
+  const hn::CappedTag<float, 8> floats;
+  const hn::Rebind<std::int32_t, decltype(floats)> words;
+  const hn::Rebind<std::uint8_t, decltype(floats)> bytes;
+  const auto times = [&](const std::uint32_t* fields, const std::byte* factor, float* to) {
+    const auto by = hn::Set(floats, f16_from(factor));
+    const auto* from = reinterpret_cast<const std::uint8_t*>(fields);
+    for (std::size_t i = 0; i < 8; i += hn::Lanes(floats)) {
+      const auto field = hn::ConvertTo(floats, hn::PromoteTo(words, hn::LoadU(bytes, from + i)));
+      hn::StoreU(hn::Mul(field, by), floats, to + i);
+    }
+  };
+  times(of_scales, block, scales);
+  times(of_mins, block + 2, offsets);
+}
+
 HWY_INLINE void widen_q4_k(const std::byte* block, float* to) {
-  const float d = f16_from(block);
-  const float d_min = f16_from(block + 2);
-  const auto* packed = reinterpret_cast<const std::uint8_t*>(block + 4);
-  NibbleScale scales[8];
-  for (int j = 0; j < 4; ++j) {
-    scales[j] = {d * static_cast<float>(packed[j] & 63),
-                 d_min * static_cast<float>(packed[j + 4] & 63)};
-    const int scale = (packed[j + 8] & 15) | packed[j] >> 6 << 4;
-    const int min = packed[j + 8] >> 4 | packed[j + 4] >> 6 << 4;
-    scales[j + 4] = {d * static_cast<float>(scale), d_min * static_cast<float>(min)};
-  }
-  for (int pair = 0; pair < 4; ++pair) {
-    widen_nibbles(block + 16 + 32 * pair,
+  float scales[8];
+  float offsets[8];
+  q4_k_scales(block, scales, offsets);
+  for (int low = 0; low < 8; low += 2) {
+    widen_nibbles(block + 16 + 16 * low,
                   32,
-                  scales[2 * pair],
-                  to + 64 * pair,
-                  scales[2 * pair + 1],
-                  to + 64 * pair + 32);
+                  {scales[low], offsets[low]},
+                  to + 32 * low,
+                  {scales[low + 1], offsets[low + 1]},
+                  to + 32 * low + 32);
   }
 }
 
