@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <vector>
 
 #include <omp.h>
 
@@ -35,6 +36,27 @@ void parallel_shares(int n_threads, std::int64_t n, const Work& work) {
   if (error) {
     std::rethrow_exception(error);
   }
+}
+
+/// out[size] = the sum of what each thread adds to zeros in work(first, last, float* sums), over
+/// its share of [0, n).
+template <typename Work>
+void parallel_sums(int n_threads, std::int64_t n, std::int64_t size, float* out, const Work& work) {
+  std::vector<std::vector<float>> parts(
+      static_cast<std::size_t>(std::max(1, n_threads_or_all(n_threads))));
+  parallel_shares(n_threads, n, [&](int thread, std::int64_t first, std::int64_t last) {
+    std::vector<float>& sums = parts[static_cast<std::size_t>(thread)];
+    sums.assign(static_cast<std::size_t>(size), 0.0F);
+    work(first, last, sums.data());
+  });
+  parallel_shares(n_threads, size, [&](int, std::int64_t first, std::int64_t last) {
+    std::fill(out + first, out + last, 0.0F);
+    for (const std::vector<float>& part : parts) {
+      for (std::int64_t i = first; i < last && !part.empty(); ++i) {
+        out[i] += part[static_cast<std::size_t>(i)];
+      }
+    }
+  });
 }
 
 }  // namespace kvfathom::kernels

@@ -1,175 +1,218 @@
-// Values from keys on the CPU: keys are widened and turned back tile by tile, products by OpenBLAS.
+// Values from keys on the CPU: keys are widened and turned back tile by tile, into the nearest
+// cache. Products of all tokens with the projector are OpenBLAS's.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <vector>
 
+#include "kernels/common/attention_tile_cpu.h"
 #include "kernels/common/blas.h"
+#include "kernels/common/kv_rows_cpu.h"
 #include "kernels/common/parallel.h"
 #include "kernels/value_reconstruction/value_reconstruction.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/value_reconstruction/value_reconstruction_cpu.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
 namespace kvfathom::kernels {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// Undoes the rotation of one head's key, in place; `half` is a multiple of 8.
+void turn_back_key(const float* cos_sin, int half, float* key) {
+  const hn::CappedTag<float, 8> tag;
+  for (int i = 0; i < half; i += static_cast<int>(hn::Lanes(tag))) {
+    hn::Vec<decltype(tag)> cosine, sine;
+    hn::LoadInterleaved2(tag, cos_sin + 2 * i, cosine, sine);
+    const auto low = hn::LoadU(tag, key + i);
+    const auto high = hn::LoadU(tag, key + half + i);
+    hn::StoreU(hn::MulAdd(low, cosine, hn::Mul(high, sine)), tag, key + i);
+    hn::StoreU(hn::MulSub(high, cosine, hn::Mul(low, sine)), tag, key + half + i);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kvfathom::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace kvfathom::kernels {
+
+HWY_EXPORT(turn_back_key);
+
 namespace {
+
+using Floats = std::vector<float>;
 
 constexpr int kTileTokens = 64;
 
-float widened(const ValueReconstructionParams& p, std::uint16_t bits) {
-  return p.cache.format == KvFormat::bf16 ? to_f32(Bf16{bits}) : to_f32(F16{bits});
+int n_tiles(int n) {
+  return (n + kTileTokens - 1) / kTileTokens;
 }
-std::uint16_t narrowed(const ValueReconstructionParams& p, float value) {
-  return p.cache.format == KvFormat::bf16 ? to_bf16(value).bits : to_f16(value).bits;
+Floats floats(std::int64_t rows, std::int64_t columns) {
+  return Floats(static_cast<std::size_t>(rows * columns));
+}
+
+void widen(const ValueReconstructionParams& p, const void* row, int n, float* to) {
+  decode_row_cpu(p.cache.format, static_cast<const std::byte*>(row), nullptr, 1.0F, n, to);
 }
 
 /// One head's keys of some tokens, as floats side by side.
-void widen_keys(const ValueReconstructionParams& p,
-                int sequence,
-                int head,
-                int first,
-                int n,
-                float* to,
-                std::int64_t stride) {
+void widen_keys(
+    const ValueReconstructionParams& p, int sequence, int head, int first, int n, MatrixF32 to) {
   for (int i = 0; i < n; ++i) {
-    const auto* row = reinterpret_cast<const std::uint16_t*>(
-        row_data(p.cache.k, slot_of(p.cache, sequence, first + i), head));
-    for (int d = 0; d < p.head_dim; ++d) {
-      to[i * stride + d] = widened(p, row[d]);
-    }
+    const KvSlot slot = slot_of(p.cache, sequence, first + i);
+    widen(p, row_data(p.cache.k, slot, head), p.head_dim, to.data + i * to.stride);
   }
 }
-void turn_back(
-    const ValueReconstructionParams& p, int first, int n, float* keys, std::int64_t stride) {
+/// The same as they were before their rotation.
+void widen_turned_back(
+    const ValueReconstructionParams& p, int sequence, int head, int first, int n, MatrixF32 to) {
+  widen_keys(p, sequence, head, first, n, to);
   const int half = p.head_dim / 2;
   for (int i = 0; i < n && p.cos_sin != nullptr; ++i) {
-    const float* turn = p.cos_sin + static_cast<std::int64_t>(first + i) * half * 2;
-    float* low = keys + i * stride;
-    float* high = low + half;
-    for (int d = 0; d < half; ++d) {
-      const float was = low[d];
-      low[d] = was * turn[2 * d] + high[d] * turn[2 * d + 1];
-      high[d] = high[d] * turn[2 * d] - was * turn[2 * d + 1];
-    }
+    const float* turn = p.cos_sin + static_cast<std::int64_t>(first + i) * p.head_dim;
+    HWY_DYNAMIC_DISPATCH(turn_back_key)(turn, half, to.data + i * to.stride);
   }
 }
 
-std::vector<float> widened_projector(const ValueReconstructionParams& p, int n_threads) {
-  const std::int64_t n = static_cast<std::int64_t>(kv_width(p)) * kv_width(p);
-  std::vector<float> wide(static_cast<std::size_t>(n));
-  parallel_shares(n_threads, n, [&](int, std::int64_t first, std::int64_t last) {
-    for (std::int64_t i = first; i < last; ++i) {
-      wide[i] = widened(p, p.projector[i]);
-    }
-  });
-  return wide;
-}
-
-/// Softmax of the heads of one KV head over n tokens; `weights` is [group, n].
-void head_weights(
-    const ValueReconstructionParams& p, int sequence, int kv_head, int n, float* weights) {
-  const int group = p.n_heads / p.cache.n_kv_heads;
-  const std::int64_t row = static_cast<std::int64_t>(sequence) * p.n_heads + kv_head * group;
-  std::vector<float> queries(static_cast<std::size_t>(group) * p.head_dim);
-  for (std::size_t i = 0; i < queries.size(); ++i) {
-    queries[i] = widened(p, p.q[row * p.head_dim + static_cast<std::int64_t>(i)]);
-  }
-  std::vector<float> keys(static_cast<std::size_t>(kTileTokens) * p.head_dim);
-  for (int first = 0; first < n; first += kTileTokens) {
-    const int tokens = std::min(kTileTokens, n - first);
-    widen_keys(p, sequence, kv_head, first, tokens, keys.data(), p.head_dim);
-    sgemm(SgemmShape{group, tokens, p.head_dim, p.softmax_scale, 0.0F, Transposed::yes},
-          {queries.data(), p.head_dim},
-          {keys.data(), p.head_dim},
-          {weights + first, n},
-          1);
-  }
-  for (int i = 0; i < group; ++i) {
-    float* of_row = weights + static_cast<std::int64_t>(i) * n;
-    const float largest = *std::max_element(of_row, of_row + n);
-    float sum = 0.0F;
-    for (int token = 0; token < n; ++token) {
-      of_row[token] = std::exp(of_row[token] - largest);
-      sum += of_row[token];
-    }
-    for (int token = 0; token < n; ++token) {
-      of_row[token] /= sum;
-    }
-  }
-}
-
-void decode_sequence(const ValueReconstructionParams& p,
-                     int sequence,
-                     const float* projector,
-                     int n_threads) {
+/// Softmax weights of one sequence, not yet divided by their sums.
+struct Weights {
+  Floats rows;  // [n_heads, stride]
+  Floats sums;  // [n_heads]
+  std::int64_t stride;
+};
+Weights attention_weights(const ValueReconstructionParams& p, int sequence, int n_threads) {
   const int n = p.cache.lengths[sequence];
-  const int width = kv_width(p);
   const int group = p.n_heads / p.cache.n_kv_heads;
-  float* out = p.out + static_cast<std::int64_t>(sequence) * p.n_heads * p.head_dim;
-  if (n == 0) {
-    std::fill(out, out + p.n_heads * p.head_dim, 0.0F);
-    return;
-  }
-  std::vector<float> weights(static_cast<std::size_t>(p.n_heads) * n);
-  std::vector<float> sums(static_cast<std::size_t>(p.n_heads) * width, 0.0F);
-  parallel_shares(n_threads, p.cache.n_kv_heads, [&](int, auto first, auto last) {
-    for (auto head = first; head < last; ++head) {
-      head_weights(p, sequence, static_cast<int>(head), n, weights.data() + head * group * n);
-    }
-  });
-  // A thread owns the columns of some KV heads, for all query heads.
-  parallel_shares(n_threads, p.cache.n_kv_heads, [&](int, auto first, auto last) {
-    std::vector<float> keys(static_cast<std::size_t>(kTileTokens) * p.head_dim);
-    for (auto head = first; head < last; ++head) {
-      for (int token = 0; token < n; token += kTileTokens) {
-        const int tokens = std::min(kTileTokens, n - token);
-        widen_keys(p, sequence, static_cast<int>(head), token, tokens, keys.data(), p.head_dim);
-        turn_back(p, token, tokens, keys.data(), p.head_dim);
-        sgemm(SgemmShape{p.n_heads, p.head_dim, tokens, 1.0F, 1.0F},
-              {weights.data() + token, n},
-              {keys.data(), p.head_dim},
-              {sums.data() + head * p.head_dim, width},
-              1);
+  const std::int64_t stride = (n + kSoftmaxPadding - 1) / kSoftmaxPadding * kSoftmaxPadding;
+  Weights weights{floats(p.n_heads, stride), floats(p.n_heads, 1), stride};
+  Floats queries = floats(p.n_heads, p.head_dim);
+  const std::int64_t at = static_cast<std::int64_t>(sequence) * p.n_heads * p.head_dim;
+  widen(p, p.q + at, p.n_heads * p.head_dim, queries.data());
+  parallel_shares(n_threads, n_tiles(n), [&](int, std::int64_t begin, std::int64_t end) {
+    Floats keys = floats(kTileTokens, p.head_dim);
+    for (auto first = static_cast<int>(begin) * kTileTokens;
+         first < std::min<std::int64_t>(n, end * kTileTokens);
+         first += kTileTokens) {
+      const int tokens = std::min(kTileTokens, n - first);
+      for (int head = 0; head < p.cache.n_kv_heads; ++head) {
+        widen_keys(p, sequence, head, first, tokens, {keys.data(), p.head_dim});
+        score_tile_cpu({queries.data() + head * group * p.head_dim, p.head_dim},
+                       group,
+                       {keys.data(), p.head_dim},
+                       tokens,
+                       p.head_dim,
+                       {weights.rows.data() + head * group * stride + first, stride});
       }
     }
   });
-  parallel_shares(n_threads, p.cache.n_kv_heads, [&](int, auto first, auto last) {
-    for (auto head = first; head < last; ++head) {
-      sgemm(SgemmShape{group, p.head_dim, width},
-            {sums.data() + head * group * width, width},
-            {projector + head * p.head_dim, width},
-            {out + head * group * p.head_dim, p.head_dim},
-            1);
+  parallel_shares(n_threads, p.n_heads, [&](int, std::int64_t first, std::int64_t last) {
+    for (std::int64_t head = first; head < last; ++head) {
+      weights.sums[head] = softmax_row_cpu(weights.rows.data() + head * stride, n, p.softmax_scale);
     }
   });
+  return weights;
+}
+
+/// sums [n_heads, kv_width]: P K over the full rows of one sequence.
+void sum_keys(const ValueReconstructionParams& p, int sequence, float* sums, int n_threads) {
+  const int n = p.cache.lengths[sequence];
+  const std::int64_t width = kv_width(p);
+  if (n == 0) {
+    std::fill_n(sums, p.n_heads * width, 0.0F);
+    return;
+  }
+  const Weights weights = attention_weights(p, sequence, n_threads);
+  const auto add_tiles = [&](std::int64_t begin, std::int64_t end, float* to) {
+    Floats keys = floats(kTileTokens, p.head_dim);
+    for (auto first = static_cast<int>(begin) * kTileTokens;
+         first < std::min<std::int64_t>(n, end * kTileTokens);
+         first += kTileTokens) {
+      const int tokens = std::min(kTileTokens, n - first);
+      for (int head = 0; head < p.cache.n_kv_heads; ++head) {
+        widen_turned_back(p, sequence, head, first, tokens, {keys.data(), p.head_dim});
+        add_values_cpu({weights.rows.data() + first, weights.stride},
+                       p.n_heads,
+                       {keys.data(), p.head_dim},
+                       tokens,
+                       p.head_dim,
+                       {to + head * p.head_dim, width});
+      }
+    }
+  };
+  parallel_sums(n_threads, n_tiles(n), p.n_heads * width, sums, add_tiles);
+  for (std::int64_t i = 0; i < p.n_heads * width; ++i) {
+    sums[i] /= weights.sums[i / width];
+  }
+}
+
+/// p.out = sums [n_sequences, n_heads, kv_width] times each head's columns of the projector, whose
+/// rows are read once.
+void project(const ValueReconstructionParams& p, const float* sums, int n_threads) {
+  constexpr std::int64_t kRowsAtOnce = 16;
+  const std::int64_t width = kv_width(p);
+  const int group = p.n_heads / p.cache.n_kv_heads;
+  const auto add_rows = [&](std::int64_t begin, std::int64_t end, float* out) {
+    Floats rows = floats(kRowsAtOnce, width);
+    for (std::int64_t first = begin; first < end; first += kRowsAtOnce) {
+      const auto n = static_cast<int>(std::min(kRowsAtOnce, end - first));
+      widen(p, p.projector + first * width, static_cast<int>(n * width), rows.data());
+      for (int i = 0; i < p.cache.n_sequences * p.cache.n_kv_heads; ++i) {
+        const std::int64_t head = static_cast<std::int64_t>(i) * group;
+        add_values_cpu({sums + head * width + first, width},
+                       group,
+                       {rows.data() + i % p.cache.n_kv_heads * p.head_dim, width},
+                       n,
+                       p.head_dim,
+                       {out + head * p.head_dim, p.head_dim});
+      }
+    }
+  };
+  const std::int64_t n_out =
+      static_cast<std::int64_t>(p.cache.n_sequences) * p.n_heads * p.head_dim;
+  parallel_sums(n_threads, width, n_out, p.out, add_rows);
 }
 
 }  // namespace
 
 void value_rows_cpu(const ValueReconstructionParams& p, int n_threads) {
+  constexpr int kMostTokens = 512;  // OpenBLAS packs the projector again for each tile
   value_reconstruction_check(p);
-  const int width = kv_width(p);
-  const std::vector<float> projector = widened_projector(p, n_threads);
+  const std::int64_t width = kv_width(p);
+  Floats projector = floats(width, width);
+  parallel_shares(n_threads, width, [&](int, std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row) {
+      widen(p, p.projector + row * width, static_cast<int>(width), projector.data() + row * width);
+    }
+  });
   for (int sequence = 0; sequence < p.cache.n_sequences; ++sequence) {
     const int n = p.cache.lengths[sequence];
-    const std::int64_t tiles = (n + kTileTokens - 1) / kTileTokens;
-    parallel_shares(n_threads, tiles, [&](int, auto first, auto last) {
-      std::vector<float> keys(static_cast<std::size_t>(kTileTokens) * width);
-      std::vector<float> values(keys.size());
-      for (auto tile = first; tile < last; ++tile) {
-        const int token = static_cast<int>(tile) * kTileTokens;
-        const int tokens = std::min(kTileTokens, n - token);
+    parallel_shares(n_threads, n, [&](int, std::int64_t begin, std::int64_t end) {
+      const std::int64_t tile = std::min<std::int64_t>(kMostTokens, end - begin);
+      Floats keys = floats(tile, width);
+      Floats values = floats(tile, width);
+      for (auto first = static_cast<int>(begin); first < end; first += kMostTokens) {
+        const int tokens = std::min(kMostTokens, static_cast<int>(end) - first);
         for (int head = 0; head < p.cache.n_kv_heads; ++head) {
-          float* of_head = keys.data() + head * p.head_dim;
-          widen_keys(p, sequence, head, token, tokens, of_head, width);
-          turn_back(p, token, tokens, of_head, width);
+          widen_turned_back(
+              p, sequence, head, first, tokens, {keys.data() + head * p.head_dim, width});
         }
-        sgemm(SgemmShape{tokens, width, width},
+        sgemm({.m = tokens, .n = static_cast<int>(width), .k = static_cast<int>(width)},
               {keys.data(), width},
               {projector.data(), width},
               {values.data(), width},
               1);
-        std::uint16_t* to =
-            p.values + (static_cast<std::int64_t>(sequence) * p.token_capacity + token) * width;
-        for (std::int64_t i = 0; i < static_cast<std::int64_t>(tokens) * width; ++i) {
-          to[i] = narrowed(p, values[i]);
+        for (int token = 0; token < tokens; ++token) {
+          const std::int64_t row =
+              static_cast<std::int64_t>(sequence) * p.token_capacity + first + token;
+          encode_row_cpu(p.cache.format,
+                         values.data() + token * width,
+                         static_cast<int>(width),
+                         1.0F,
+                         reinterpret_cast<std::byte*>(p.values + row * width),
+                         nullptr);
         }
       }
     });
@@ -178,10 +221,13 @@ void value_rows_cpu(const ValueReconstructionParams& p, int n_threads) {
 
 void value_decode_cpu(const ValueReconstructionParams& p, int n_threads) {
   value_reconstruction_check(p);
-  const std::vector<float> projector = widened_projector(p, n_threads);
+  const std::int64_t of_sequence = static_cast<std::int64_t>(p.n_heads) * kv_width(p);
+  Floats sums = floats(p.cache.n_sequences, of_sequence);
   for (int sequence = 0; sequence < p.cache.n_sequences; ++sequence) {
-    decode_sequence(p, sequence, projector.data(), n_threads);
+    sum_keys(p, sequence, sums.data() + sequence * of_sequence, n_threads);
   }
+  project(p, sums.data(), n_threads);
 }
 
 }  // namespace kvfathom::kernels
+#endif
