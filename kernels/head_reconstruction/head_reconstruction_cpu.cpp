@@ -1,21 +1,33 @@
-// Predicted heads on the CPU: stored heads are widened tile by tile, products by OpenBLAS.
+// Predicted heads on the CPU: stored heads are widened tile by tile, into the nearest cache.
+// Products of all tokens with a map are OpenBLAS's.
 #include <algorithm>
-#include <cmath>
+#include <functional>
+#include <numeric>
+#include <utility>
 #include <vector>
 
+#include "kernels/common/attention_tile_cpu.h"
 #include "kernels/common/blas.h"
+#include "kernels/common/kv_rows_cpu.h"
 #include "kernels/common/parallel.h"
 #include "kernels/head_reconstruction/head_reconstruction.h"
 
 namespace kvfathom::kernels {
 namespace {
 
-constexpr int kTileTokens = 64;
-
 using Floats = std::vector<float>;
 
-float widened(const HeadReconstructionParams& p, std::uint16_t bits) {
-  return p.cache.format == KvFormat::bf16 ? to_f32(Bf16{bits}) : to_f32(F16{bits});
+constexpr int kTileTokens = 64;
+
+int n_tiles(int n) {
+  return (n + kTileTokens - 1) / kTileTokens;
+}
+Floats floats(std::int64_t rows, std::int64_t columns) {
+  return Floats(static_cast<std::size_t>(rows * columns));
+}
+
+void widen(const HeadReconstructionParams& p, const void* row, int n, float* to) {
+  decode_row_cpu(p.cache.format, static_cast<const std::byte*>(row), nullptr, 1.0F, n, to);
 }
 
 /// The rows of some stored heads side by side, for n tokens: [n, n_slices * head_dim].
@@ -25,17 +37,12 @@ void widen_slices(const HeadReconstructionParams& p,
                   int sequence,
                   int first,
                   int n,
-                  Floats& to) {
-  const int width = group.n_slices * p.head_dim;
-  to.resize(static_cast<std::size_t>(n) * width);
+                  float* to) {
   for (int i = 0; i < n; ++i) {
     const KvSlot slot = slot_of(p.cache, sequence, first + i);
     for (int slice = 0; slice < group.n_slices; ++slice) {
-      const auto* row =
-          reinterpret_cast<const std::uint16_t*>(row_data(plane, slot, slice_at(group, slice)));
-      for (int d = 0; d < p.head_dim; ++d) {
-        to[static_cast<std::size_t>(i) * width + slice * p.head_dim + d] = widened(p, row[d]);
-      }
+      widen(p, row_data(plane, slot, slice_at(group, slice)), p.head_dim, to);
+      to += p.head_dim;
     }
   }
 }
@@ -46,11 +53,9 @@ Floats widened_map(const HeadReconstructionParams& p,
                    int map,
                    int n_columns) {
   const std::int64_t stride = static_cast<std::int64_t>(side.max_references) * p.head_dim;
-  Floats wide;
-  for (int d = 0; d < p.head_dim; ++d) {
-    for (int column = 0; column < n_columns; ++column) {
-      wide.push_back(widened(p, side.maps[(map * p.head_dim + d) * stride + column]));
-    }
+  Floats wide = floats(p.head_dim, n_columns);
+  for (std::int64_t d = 0; d < p.head_dim; ++d) {
+    widen(p, side.maps + (map * p.head_dim + d) * stride, n_columns, wide.data() + d * n_columns);
   }
   return wide;
 }
@@ -61,15 +66,34 @@ const std::uint16_t* exact_row(
       (static_cast<std::int64_t>(sequence) * (p.n_first + p.n_last) + slot) * side.n_maps + map;
   return side.exact + row * p.head_dim;
 }
-/// The place of a token among the exact ones, or -1.
-int slot_of_exact(const HeadReconstructionParams& p, int token, int n) {
-  if (token < p.n_first) {
-    return token;
+/// Calls use(token, slot) for the exact ones of n tokens.
+template <typename Use>
+void for_exact(const HeadReconstructionParams& p, int n, const Use& use) {
+  for (int token = 0; token < std::min(p.n_first, n); ++token) {
+    use(token, token);
   }
-  return token >= n - p.n_last ? p.n_first + token - (n - p.n_last) : -1;
+  for (int token = std::max(p.n_first, n - p.n_last); token < n; ++token) {
+    use(token, p.n_first + token - (n - p.n_last));
+  }
 }
 
-/// Decode of one sequence, group by group.
+/// Where query heads stand when those of a group follow each other.
+struct HeadOrder {
+  HeadOrder(const RowGroups& groups, int n_heads) : place_of_head(n_heads) {
+    int place = 0;
+    for (int g = 0; g < groups.n_groups; ++g) {
+      first_of_group.push_back(place);
+      const RowGroup group = group_at(groups, g);
+      for (int i = 0; i < group.n_rows; ++i) {
+        place_of_head[row_at(group, i)] = place++;
+      }
+    }
+  }
+  std::vector<int> first_of_group, place_of_head;
+};
+
+/// Decode of one sequence. A KV head's query heads share its maps and exact rows, a group its
+/// stored heads.
 class Sequence {
  public:
   Sequence(const HeadReconstructionParams& p, int sequence)
@@ -77,193 +101,257 @@ class Sequence {
         sequence_(sequence),
         n_(p.cache.lengths[sequence]),
         group_(p.n_heads / p.n_kv_heads),
-        weights_(static_cast<std::size_t>(p.n_heads) * n_) {}
+        stride_((n_ + kSoftmaxPadding - 1) / kSoftmaxPadding * kSoftmaxPadding),
+        k_width_(p.k.groups.slices_per_group * p.head_dim),
+        v_width_(p.v.groups.slices_per_group * p.head_dim),
+        k_order_(p.k.groups, p.n_heads),
+        v_order_(p.v.groups, p.n_heads),
+        queries_(floats(p.n_heads, k_width_)),
+        scores_(floats(p.n_heads, stride_)),
+        weights_(floats(p.n_heads, stride_)),
+        sums_(floats(p.n_heads, v_width_)) {}
 
-  /// weights_ of the rows of a group.
-  void attend(int g) {
-    const RowGroup group = group_at(p_.k.groups, g);
-    const int width = group.n_slices * p_.head_dim;
-    Floats queries;
-    Floats bias;
-    for (int i = 0; i < group.n_rows; ++i) {
-      map_query(row_at(group, i), width, queries, bias);
-    }
-    Floats keys;
-    Floats scores(static_cast<std::size_t>(group.n_rows) * n_);
-    for (int first = 0; first < n_; first += kTileTokens) {
-      const int tokens = std::min(kTileTokens, n_ - first);
-      widen_slices(p_, p_.cache.k, group, sequence_, first, tokens, keys);
-      sgemm(SgemmShape{group.n_rows, tokens, width, 1.0F, 0.0F, Transposed::yes},
-            {queries.data(), width},
-            {keys.data(), width},
-            {scores.data() + first, n_},
-            1);
-    }
-    for (int i = 0; i < group.n_rows; ++i) {
-      float* row = scores.data() + static_cast<std::size_t>(i) * n_;
-      for (int token = 0; token < n_; ++token) {
-        row[token] += bias[i];
-      }
-      finish_weights(row_at(group, i), row);
-    }
-  }
-
-  /// Outputs of the rows of a group.
-  void sum(int g) const {
-    const RowGroup group = group_at(p_.v.groups, g);
-    const int width = group.n_slices * p_.head_dim;
-    Floats weights;
-    for (int i = 0; i < group.n_rows; ++i) {
-      const float* of_row = weights_.data() + static_cast<std::size_t>(row_at(group, i)) * n_;
-      const bool predicted = p_.v.map_of_head[row_at(group, i) / group_] != 0;
-      for (int token = 0; token < n_; ++token) {
-        const bool exact = predicted && slot_of_exact(p_, token, n_) >= 0;
-        weights.push_back(exact ? 0.0F : of_row[token]);
-      }
-    }
-    Floats values;
-    Floats sums(static_cast<std::size_t>(group.n_rows) * width, 0.0F);
-    for (int first = 0; first < n_; first += kTileTokens) {
-      const int tokens = std::min(kTileTokens, n_ - first);
-      widen_slices(p_, p_.cache.v, group, sequence_, first, tokens, values);
-      sgemm(SgemmShape{group.n_rows, width, tokens, 1.0F, 1.0F},
-            {weights.data() + first, n_},
-            {values.data(), width},
-            {sums.data(), width},
-            1);
-    }
-    for (int i = 0; i < group.n_rows; ++i) {
-      write_output(row_at(group, i), sums.data() + static_cast<std::size_t>(i) * width, width);
-    }
+  void decode(int n_threads) {
+    const auto for_kv_heads = [&](void (Sequence::*step)(int)) {
+      parallel_shares(n_threads, p_.n_kv_heads, [&](int, std::int64_t first, std::int64_t last) {
+        for (std::int64_t kv_head = first; kv_head < last; ++kv_head) {
+          (this->*step)(static_cast<int>(kv_head));
+        }
+      });
+    };
+    for_kv_heads(&Sequence::map_queries);
+    parallel_shares(n_threads, n_tiles(n_), [&](int, std::int64_t first, std::int64_t last) {
+      for_slices(p_.k.groups, p_.cache.k, first, last, [&](auto&&... tile) { score(tile...); });
+    });
+    for_kv_heads(&Sequence::weigh);
+    parallel_sums(n_threads,
+                  n_tiles(n_),
+                  static_cast<std::int64_t>(sums_.size()),
+                  sums_.data(),
+                  [&](std::int64_t first, std::int64_t last, float* sums) {
+                    for_slices(p_.v.groups, p_.cache.v, first, last, [&](auto&&... tile) {
+                      add(tile..., sums);
+                    });
+                  });
+    for_kv_heads(&Sequence::map_sums);
   }
 
  private:
-  [[nodiscard]] std::int64_t query_at(int head) const {
-    return (static_cast<std::int64_t>(sequence_) * p_.n_heads + head) * p_.head_dim;
+  [[nodiscard]] float* row(Floats& rows, std::int64_t stride, int place) const {
+    return rows.data() + place * stride;
+  }
+  [[nodiscard]] float* out(int head) const {
+    return p_.out + (static_cast<std::int64_t>(sequence_) * p_.n_heads + head) * p_.head_dim;
   }
 
-  /// Appends M^T q scaled and q.beta scaled, or q scaled and 0.
-  void map_query(int head, int width, Floats& queries, Floats& bias) const {
-    Floats query;
-    for (int d = 0; d < p_.head_dim; ++d) {
-      query.push_back(widened(p_, p_.q[query_at(head) + d]) * p_.softmax_scale);
+  /// [group_, head_dim], scaled.
+  [[nodiscard]] Floats queries_of(int kv_head) const {
+    Floats queries = floats(group_, p_.head_dim);
+    const std::int64_t head = static_cast<std::int64_t>(sequence_) * p_.n_heads + kv_head * group_;
+    widen(p_, p_.q + head * p_.head_dim, group_ * p_.head_dim, queries.data());
+    for (float& x : queries) {
+      x *= p_.softmax_scale;
     }
-    const int map = p_.k.map_of_head[head / group_] - 1;
-    if (map < 0) {
-      queries.insert(queries.end(), query.begin(), query.end());
-      bias.push_back(0.0F);
-      return;
-    }
-    const Floats wide = widened_map(p_, p_.k, map, width);
-    queries.resize(queries.size() + static_cast<std::size_t>(width), 0.0F);
-    float* mapped = queries.data() + queries.size() - width;
-    float offset = 0.0F;
-    for (int d = 0; d < p_.head_dim; ++d) {
-      for (int column = 0; column < width; ++column) {
-        mapped[column] += query[d] * wide[static_cast<std::size_t>(d) * width + column];
-      }
-      offset += query[d] * p_.k.bias[map * p_.head_dim + d];
-    }
-    bias.push_back(offset);
+    return queries;
   }
 
-  void finish_weights(int head, float* scores) {
-    const int map = p_.k.map_of_head[head / group_] - 1;
-    for (int token = 0; token < n_ && map >= 0; ++token) {
-      if (const int slot = slot_of_exact(p_, token, n_); slot >= 0) {
-        const std::uint16_t* key = exact_row(p_, p_.k, sequence_, slot, map);
-        scores[token] = 0.0F;
-        for (int d = 0; d < p_.head_dim; ++d) {
-          scores[token] +=
-              widened(p_, p_.q[query_at(head) + d]) * p_.softmax_scale * widened(p_, key[d]);
-        }
-      }
+  /// Queries as their group's stored keys meet them: M^T q, or q itself.
+  void map_queries(int kv_head) {
+    Floats queries = queries_of(kv_head);
+    int width = p_.head_dim;
+    if (const int map = p_.k.map_of_head[kv_head] - 1; map >= 0) {
+      width = p_.k.n_stored[kv_head] * p_.head_dim;
+      const Floats wide = widened_map(p_, p_.k, map, width);
+      Floats mapped = floats(group_, width);
+      add_values_cpu({queries.data(), p_.head_dim},
+                     group_,
+                     {wide.data(), width},
+                     p_.head_dim,
+                     width,
+                     {mapped.data(), width});
+      queries = std::move(mapped);
     }
-    const float largest = *std::max_element(scores, scores + n_);
-    float total = 0.0F;
-    for (int token = 0; token < n_; ++token) {
-      scores[token] = std::exp(scores[token] - largest);
-      total += scores[token];
-    }
-    float* weights = weights_.data() + static_cast<std::size_t>(head) * n_;
-    for (int token = 0; token < n_; ++token) {
-      weights[token] = scores[token] / total;
+    for (int i = 0; i < group_; ++i) {
+      const int place = k_order_.place_of_head[kv_head * group_ + i];
+      std::copy_n(queries.data() + i * width, width, row(queries_, k_width_, place));
     }
   }
 
-  void write_output(int head, const float* sums, int width) const {
-    float* out = p_.out + query_at(head);
-    const int map = p_.v.map_of_head[head / group_] - 1;
-    if (map < 0) {
-      std::copy_n(sums, p_.head_dim, out);
-      return;
-    }
-    const Floats wide = widened_map(p_, p_.v, map, width);
-    const float* weights = weights_.data() + static_cast<std::size_t>(head) * n_;
-    float mass = 0.0F;
-    std::fill_n(out, p_.head_dim, 0.0F);
-    for (int token = 0; token < n_; ++token) {
-      const int slot = slot_of_exact(p_, token, n_);
-      if (slot < 0) {
-        mass += weights[token];
-        continue;
-      }
-      const std::uint16_t* value = exact_row(p_, p_.v, sequence_, slot, map);
-      for (int d = 0; d < p_.head_dim; ++d) {
-        out[d] += weights[token] * widened(p_, value[d]);
+  /// Calls use(g, first token, n tokens, rows) for the tiles [begin, end) of every group.
+  template <typename Use>
+  void for_slices(const RowGroups& groups,
+                  const KvPlane& plane,
+                  std::int64_t begin,
+                  std::int64_t end,
+                  const Use& use) const {
+    Floats rows = floats(kTileTokens, groups.slices_per_group * p_.head_dim);
+    for (std::int64_t tile = begin; tile < end; ++tile) {
+      const auto first = static_cast<int>(tile * kTileTokens);
+      const int tokens = std::min(kTileTokens, n_ - first);
+      for (int g = 0; g < groups.n_groups; ++g) {
+        widen_slices(p_, plane, group_at(groups, g), sequence_, first, tokens, rows.data());
+        use(g, first, tokens, rows.data());
       }
     }
-    for (int d = 0; d < p_.head_dim; ++d) {
-      out[d] += mass * p_.v.bias[map * p_.head_dim + d];
-      for (int column = 0; column < width; ++column) {
-        out[d] += sums[column] * wide[static_cast<std::size_t>(d) * width + column];
+  }
+  void score(int g, int first, int tokens, const float* keys) {
+    const RowGroup group = group_at(p_.k.groups, g);
+    const int width = group.n_slices * p_.head_dim;
+    const int place = k_order_.first_of_group[g];
+    score_tile_cpu({row(queries_, k_width_, place), k_width_},
+                   group.n_rows,
+                   {keys, width},
+                   tokens,
+                   width,
+                   {row(scores_, stride_, place) + first, stride_});
+  }
+  void add(int g, int first, int tokens, const float* values, float* sums) {
+    const RowGroup group = group_at(p_.v.groups, g);
+    const int width = group.n_slices * p_.head_dim;
+    const std::int64_t place = v_order_.first_of_group[g];
+    add_values_cpu({weights_.data() + place * stride_ + first, stride_},
+                   group.n_rows,
+                   {values, width},
+                   tokens,
+                   width,
+                   {sums + place * v_width_, v_width_});
+  }
+
+  /// Scores to weights: q.beta and exact keys where keys are predicted; where values are, what the
+  /// exact ones and beta add to the output, and no weight for the exact ones' stored heads.
+  void weigh(int kv_head) {
+    if (p_.k.map_of_head[kv_head] != 0) {
+      correct_scores(kv_head, p_.k.map_of_head[kv_head] - 1);
+    }
+    for (int head = kv_head * group_; head < (kv_head + 1) * group_; ++head) {
+      float* scores = row(scores_, stride_, k_order_.place_of_head[head]);
+      float* weights = row(weights_, stride_, v_order_.place_of_head[head]);
+      const float total = softmax_row_cpu(scores, n_, 1.0F);
+      std::transform(scores, scores + n_, weights, [&](float x) { return x / total; });
+      std::fill_n(out(head), p_.head_dim, 0.0F);
+      if (const int map = p_.v.map_of_head[kv_head] - 1; map >= 0) {
+        start_output(map, weights, out(head));
       }
+    }
+  }
+  void correct_scores(int kv_head, int map) {
+    const Floats queries = queries_of(kv_head);
+    Floats key = floats(1, p_.head_dim);
+    Floats scores = floats(group_, 1);
+    const auto score_one = [&](const float* with) {
+      score_tile_cpu({queries.data(), p_.head_dim},
+                     group_,
+                     {with, p_.head_dim},
+                     1,
+                     p_.head_dim,
+                     {scores.data(), 1});
+    };
+    const auto row_of = [&](int i) {
+      return row(scores_, stride_, k_order_.place_of_head[kv_head * group_ + i]);
+    };
+    score_one(p_.k.bias + static_cast<std::int64_t>(map) * p_.head_dim);
+    for (int i = 0; i < group_; ++i) {
+      for (int token = 0; token < n_; ++token) {
+        row_of(i)[token] += scores[i];
+      }
+    }
+    for_exact(p_, n_, [&](int token, int slot) {
+      widen(p_, exact_row(p_, p_.k, sequence_, slot, map), p_.head_dim, key.data());
+      score_one(key.data());
+      for (int i = 0; i < group_; ++i) {
+        row_of(i)[token] = scores[i];
+      }
+    });
+  }
+  void start_output(int map, float* weights, float* out) const {
+    Floats value = floats(1, p_.head_dim);
+    const auto add_one = [&](float weight, const float* v) {
+      add_values_cpu({&weight, 1}, 1, {v, p_.head_dim}, 1, p_.head_dim, {out, p_.head_dim});
+    };
+    for_exact(p_, n_, [&](int token, int slot) {
+      widen(p_, exact_row(p_, p_.v, sequence_, slot, map), p_.head_dim, value.data());
+      add_one(weights[token], value.data());
+      weights[token] = 0.0F;
+    });
+    const float mass = std::accumulate(weights, weights + n_, 0.0F);
+    add_one(mass, p_.v.bias + static_cast<std::int64_t>(map) * p_.head_dim);
+  }
+
+  /// out += M sums, or the sums themselves.
+  void map_sums(int kv_head) {
+    const int map = p_.v.map_of_head[kv_head] - 1;
+    const int width = map < 0 ? p_.head_dim : p_.v.n_stored[kv_head] * p_.head_dim;
+    const Floats wide = map < 0 ? Floats() : widened_map(p_, p_.v, map, width);
+    Floats mapped = floats(1, p_.head_dim);
+    for (int head = kv_head * group_; head < (kv_head + 1) * group_; ++head) {
+      const float* sums = row(sums_, v_width_, v_order_.place_of_head[head]);
+      if (map >= 0) {
+        score_tile_cpu(
+            {sums, width}, 1, {wide.data(), width}, p_.head_dim, width, {mapped.data(), 0});
+        sums = mapped.data();
+      }
+      std::transform(sums, sums + p_.head_dim, out(head), out(head), std::plus<>());
     }
   }
 
   const HeadReconstructionParams& p_;
   int sequence_, n_, group_;
-  Floats weights_;  // [n_heads, n]
+  std::int64_t stride_;
+  int k_width_, v_width_;
+  HeadOrder k_order_, v_order_;
+  Floats queries_;  // [n_heads, k_width], in the order of the keys' groups
+  Floats scores_;   // [n_heads, stride], in the same order
+  Floats weights_;  // [n_heads, stride], in the order of the values' groups
+  Floats sums_;     // [n_heads, v_width], in the same order
 };
 
-/// Rows of one predicted head of a sequence.
+constexpr int kRowTokens = 256;
+
+/// Some rows of one predicted head of a sequence.
 void write_rows(const HeadReconstructionParams& p,
                 const HeadSources& side,
                 const KvPlane& plane,
                 int sequence,
-                int kv_head) {
+                int kv_head,
+                int first) {
   const int map = side.map_of_head[kv_head] - 1;
   const int n = p.cache.lengths[sequence];
+  const int tokens = std::min(kRowTokens, n - first);
   const RowGroup references{
       nullptr, side.stored + kv_head * side.max_references, 0, 0, 0, side.n_stored[kv_head]};
   const int width = references.n_slices * p.head_dim;
   const Floats wide = widened_map(p, side, map, width);
-  Floats stored;
-  Floats rows(static_cast<std::size_t>(kTileTokens) * p.head_dim);
-  for (int first = 0; first < n; first += kTileTokens) {
-    const int tokens = std::min(kTileTokens, n - first);
-    widen_slices(p, plane, references, sequence, first, tokens, stored);
-    sgemm(SgemmShape{tokens, p.head_dim, width, 1.0F, 0.0F, Transposed::yes},
-          {stored.data(), width},
-          {wide.data(), width},
-          {rows.data(), p.head_dim},
-          1);
-    for (int i = 0; i < tokens; ++i) {
-      const int slot = slot_of_exact(p, first + i, n);
-      const std::int64_t row =
-          (static_cast<std::int64_t>(sequence) * p.token_capacity + first + i) * side.n_maps + map;
-      std::uint16_t* to = p.rows + row * p.head_dim;
-      if (slot >= 0) {
-        std::copy_n(exact_row(p, side, sequence, slot, map), p.head_dim, to);
-        continue;
-      }
-      for (int d = 0; d < p.head_dim; ++d) {
-        const float value =
-            rows[static_cast<std::size_t>(i) * p.head_dim + d] + side.bias[map * p.head_dim + d];
-        to[d] = p.cache.format == KvFormat::bf16 ? to_bf16(value).bits : to_f16(value).bits;
-      }
-    }
+  Floats stored = floats(tokens, width);
+  Floats rows = floats(tokens, p.head_dim);
+  for (int i = 0; i < tokens; ++i) {
+    std::copy_n(side.bias + static_cast<std::int64_t>(map) * p.head_dim,
+                p.head_dim,
+                rows.data() + static_cast<std::int64_t>(i) * p.head_dim);
   }
+  widen_slices(p, plane, references, sequence, first, tokens, stored.data());
+  sgemm(SgemmShape{tokens, p.head_dim, width, 1.0F, 1.0F, Transposed::yes},
+        {stored.data(), width},
+        {wide.data(), width},
+        {rows.data(), p.head_dim},
+        1);
+  const auto row_at = [&](int token) {
+    const std::int64_t row =
+        (static_cast<std::int64_t>(sequence) * p.token_capacity + token) * side.n_maps + map;
+    return p.rows + row * p.head_dim;
+  };
+  for (int i = 0; i < tokens; ++i) {
+    encode_row_cpu(p.cache.format,
+                   rows.data() + static_cast<std::int64_t>(i) * p.head_dim,
+                   p.head_dim,
+                   1.0F,
+                   reinterpret_cast<std::byte*>(row_at(first + i)),
+                   nullptr);
+  }
+  for_exact(p, n, [&](int token, int slot) {
+    if (token >= first && token < first + tokens) {
+      std::copy_n(exact_row(p, side, sequence, slot, map), p.head_dim, row_at(token));
+    }
+  });
 }
 
 }  // namespace
@@ -272,14 +360,23 @@ void head_rows_cpu(const HeadReconstructionParams& p, HeadSide which, int n_thre
   head_reconstruction_check(p);
   const bool keys = which == HeadSide::keys;
   const HeadSources& side = keys ? p.k : p.v;
-  const std::int64_t n_rows = static_cast<std::int64_t>(p.cache.n_sequences) * p.n_kv_heads;
-  parallel_shares(n_threads, n_rows, [&](int, std::int64_t first, std::int64_t last) {
-    for (std::int64_t at = first; at < last; ++at) {
-      const auto head = static_cast<int>(at % p.n_kv_heads);
-      if (side.map_of_head[head] != 0) {
-        write_rows(
-            p, side, keys ? p.cache.k : p.cache.v, static_cast<int>(at / p.n_kv_heads), head);
+  struct Part {
+    int sequence, kv_head, first;
+  };
+  std::vector<Part> parts;
+  for (int sequence = 0; sequence < p.cache.n_sequences; ++sequence) {
+    for (int kv_head = 0; kv_head < p.n_kv_heads; ++kv_head) {
+      const int n = side.map_of_head[kv_head] != 0 ? p.cache.lengths[sequence] : 0;
+      for (int first = 0; first < n; first += kRowTokens) {
+        parts.push_back({sequence, kv_head, first});
       }
+    }
+  }
+  const auto n_parts = static_cast<std::int64_t>(parts.size());
+  parallel_shares(n_threads, n_parts, [&](int, std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const auto& [sequence, kv_head, token] = parts[i];
+      write_rows(p, side, keys ? p.cache.k : p.cache.v, sequence, kv_head, token);
     }
   });
 }
@@ -292,17 +389,7 @@ void head_decode_cpu(const HeadReconstructionParams& p, int n_threads) {
       std::fill_n(p.out + sequence * n, n, 0.0F);
       continue;
     }
-    Sequence decode(p, sequence);
-    parallel_shares(n_threads, p.k.groups.n_groups, [&](int, auto first, auto last) {
-      for (auto g = first; g < last; ++g) {
-        decode.attend(static_cast<int>(g));
-      }
-    });
-    parallel_shares(n_threads, p.v.groups.n_groups, [&](int, auto first, auto last) {
-      for (auto g = first; g < last; ++g) {
-        decode.sum(static_cast<int>(g));
-      }
-    });
+    Sequence(p, sequence).decode(n_threads);
   }
 }
 

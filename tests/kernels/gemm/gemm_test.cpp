@@ -7,7 +7,6 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <hwy/targets.h>
 
 #include "kernels/common/error.h"
 #include "kernels/common/tolerance.h"
@@ -17,6 +16,7 @@
 #include "tests/kernels/support/random_data.h"
 #include "tests/kernels/support/schedules.h"
 #include "tests/kernels/support/traffic.h"
+#include "tests/kernels/support/vector_widths.h"
 
 namespace kvfathom::kernels {
 namespace {
@@ -137,29 +137,22 @@ TEST(GemmCpu, EqualsTheReference) {
 /// Rows by fours and what is left, tokens by blocks and what is left, 16-bit depths that end within
 /// a vector.
 TEST(GemmCpu, EveryVectorWidth) {
-  const std::int64_t supported = hwy::SupportedTargets();
   std::uint64_t seed = 400;
-  for (std::int64_t target = 1; target > 0 && target <= HWY_SCALAR; target <<= 1) {
-    if ((supported & target) == 0 && target != HWY_SCALAR) {
-      continue;
-    }
-    hwy::SetSupportedTargetsForTest(target);
+  at_every_vector_width([&] {
     for (const WeightFormat format : kAllWeightFormats) {
       const int step = block_of(format).elements;
       for (const int k : {step, is_quantised(format) ? 9 * step : 299}) {
         for (const int n : {1, 4, 11}) {
           for (const int m : {1, 2, 3, 4, 7}) {
-            SCOPED_TRACE(std::string(hwy::TargetName(target)) + " " + std::string(name(format)) +
-                         " m " + std::to_string(m) + " n " + std::to_string(n) + " k " +
-                         std::to_string(k));
+            SCOPED_TRACE(std::string(name(format)) + " m " + std::to_string(m) + " n " +
+                         std::to_string(n) + " k " + std::to_string(k));
             const GemmCase c(format, m, n, k, ++seed);
             EXPECT_TRUE(within(c.on_cpu(c.params(), 1)));
           }
         }
       }
     }
-  }
-  hwy::SetSupportedTargetsForTest(0);
+  });
 }
 
 TEST(GemmCpu, ADroppedElementAndAWrongRowShow) {

@@ -8,6 +8,7 @@
 #include "tests/kernels/head_reconstruction/head_case.h"
 #include "tests/kernels/support/old_device.h"
 #include "tests/kernels/support/schedules.h"
+#include "tests/kernels/support/vector_widths.h"
 
 namespace kvfathom::kernels {
 namespace {
@@ -105,6 +106,45 @@ TEST(HeadReconstructionCpu, MatchesTheReference) {
         EXPECT_TRUE(c.rows_are_right(side));
       }
     }
+  }
+}
+
+TEST(HeadReconstructionCpu, EveryVectorWidth) {
+  at_every_vector_width([] {
+    for (const HeadShape& shape : kShapes) {
+      SCOPED_TRACE(text(shape));
+      HeadCase c(shape);
+      c.decode_on_cpu(3);
+      EXPECT_TRUE(c.decode_is_right(false));
+      for (const HeadSide side : {HeadSide::keys, HeadSide::values}) {
+        c.rows_on_cpu(side, 3);
+        EXPECT_TRUE(c.rows_are_right(side));
+      }
+    }
+  });
+}
+
+/// More tokens than a tile of the rows, and fewer tiles than threads.
+TEST(HeadReconstructionCpu, ManyTokensAndMoreThreadsThanTiles) {
+  HeadCase c({.head_dim = 16, .lengths = {600, 90}});
+  for (const int threads : {1, 5, 40}) {
+    c.decode_on_cpu(threads);
+    EXPECT_TRUE(c.decode_is_right(false)) << threads;
+    c.rows_on_cpu(HeadSide::values, threads);
+    EXPECT_TRUE(c.rows_are_right(HeadSide::values)) << threads;
+  }
+}
+
+TEST(HeadReconstructionCpu, DominantTokensAtTheEdges) {
+  for (const int token : {0, 2, 3, 63, 64, 127, 128, 129}) {
+    HeadCase c({.lengths = {130}});
+    std::vector<float> query(32);
+    for (int d = 0; d < 32; ++d) {
+      query[d] = c.number(c.q[d]);
+    }
+    c.cache.plant_dominant(0, 0, token, query, 60.0F);
+    c.decode_on_cpu(2);
+    EXPECT_TRUE(c.decode_is_right(false)) << token;
   }
 }
 

@@ -11,6 +11,7 @@
 #include "tests/kernels/support/compare.h"
 #include "tests/kernels/support/old_device.h"
 #include "tests/kernels/support/schedules.h"
+#include "tests/kernels/support/vector_widths.h"
 #include "tests/kernels/value_reconstruction/value_case.h"
 
 namespace kvfathom::kernels {
@@ -84,6 +85,41 @@ TEST(ValueReconstructionCpu, MatchesTheReference) {
       EXPECT_TRUE(c.decode_is_right(false));
       EXPECT_TRUE(c.rows_are_right(false));
     }
+  }
+}
+
+TEST(ValueReconstructionCpu, EveryVectorWidth) {
+  at_every_vector_width([] {
+    for (const Shape& shape : kShapes) {
+      SCOPED_TRACE(text(shape));
+      Case c(shape);
+      c.run_cpu(3);
+      EXPECT_TRUE(c.decode_is_right(false));
+      EXPECT_TRUE(c.rows_are_right(false));
+    }
+  });
+}
+
+/// More tokens than a tile of the rows, and fewer tiles than threads.
+TEST(ValueReconstructionCpu, ManyTokensAndMoreThreadsThanTiles) {
+  Case c({.head_dim = 16, .lengths = {1100, 90}});
+  for (const int threads : {1, 5, 40}) {
+    c.run_cpu(threads);
+    EXPECT_TRUE(c.decode_is_right(false)) << threads;
+    EXPECT_TRUE(c.rows_are_right(false)) << threads;
+  }
+}
+
+TEST(ValueReconstructionCpu, DominantTokensAtTheEdges) {
+  for (const int token : {0, 63, 64, 127, 128, 129}) {
+    Case c({.n_heads = 2, .n_kv_heads = 2, .lengths = {130}});
+    std::vector<float> query(32);
+    for (int d = 0; d < 32; ++d) {
+      query[d] = c.number(c.q[d]);
+    }
+    c.cache.plant_dominant(0, 0, token, query, 300.0F);
+    c.run_cpu(2);
+    EXPECT_TRUE(c.decode_is_right(false)) << token;
   }
 }
 
