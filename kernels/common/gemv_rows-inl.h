@@ -118,11 +118,11 @@ struct RowElements<WeightFormat::q4_k> {
   }
 };
 
-/// The sums of `Rows` rows by `Tokens` tokens; what is to be subtracted from them apart.
-template <int Rows, int Tokens>
-struct GemvSums {
-  FloatVector products[Rows][Tokens];
-  float offsets[Rows][Tokens];
+/// The sums of a row by `Tokens` tokens; what is to be subtracted from them apart.
+template <int Tokens>
+struct RowSums {
+  FloatVector products[Tokens];
+  float offsets[Tokens];
 };
 
 /// Asks for what row r holds a little after `offset`, or at the row's end, for the start of the row
@@ -136,47 +136,58 @@ HWY_INLINE void prefetch_ahead(
   hwy::Prefetch(rows + row * row_bytes + ahead);
 }
 
-/// Adds the products of groups [group, group + kLoaded). With many tokens an element is scaled
-/// before it meets them, with few the sum of a group is.
-template <typename Elements, int Rows, int Tokens>
+/// Adds the products of groups [group, group + kLoaded) of one row. With many tokens an element is
+/// scaled before it meets them, with few the sum of a group is.
+template <typename Elements, int Tokens>
+HWY_INLINE void add_row_groups(const std::byte* row,
+                               std::int64_t group,
+                               const GroupScales<Elements::kBlockGroups>& scales,
+                               const GemvTokens& tokens,
+                               RowSums<Tokens>& sums) {
+  constexpr bool kScaleSums = Elements::kScaled && Tokens <= 2;
+  const FloatTag floats;
+  const auto lanes = static_cast<int>(hn::Lanes(floats));
+  FloatVector elements[Elements::kLoaded][kGroupVectors];
+  Elements::load(row, group, elements);
+  for (int g = 0; g < Elements::kLoaded; ++g) {
+    const std::int64_t of_block = group % Elements::kBlockGroups + g;
+    const float scale = Elements::kScaled ? scales.scales[of_block] : 1.0F;
+    const float offset = Elements::kOffset ? scales.offsets[of_block] : 0.0F;
+    for (int i = 0; i < kGroupVectors && Elements::kScaled && !kScaleSums; ++i) {
+      elements[g][i] =
+          Elements::kOffset
+              ? hn::MulSub(elements[g][i], hn::Set(floats, scale), hn::Set(floats, offset))
+              : hn::Mul(elements[g][i], hn::Set(floats, scale));
+    }
+    for (int t = 0; t < Tokens; ++t) {
+      const float* x = tokens.x + t * tokens.k + (group + g) * kGroup;
+      FloatVector sum = kScaleSums ? hn::Zero(floats) : sums.products[t];
+      for (int i = 0; i < kGroupVectors; ++i) {
+        sum = hn::MulAdd(elements[g][i], hn::LoadU(floats, x + i * lanes), sum);
+      }
+      sums.products[t] =
+          kScaleSums ? hn::MulAdd(sum, hn::Set(floats, scale), sums.products[t]) : sum;
+      if constexpr (kScaleSums && Elements::kOffset) {
+        sums.offsets[t] += offset * tokens.sums[t * tokens.sum_stride + group + g];
+      }
+    }
+  }
+}
+/// The same of rows [kRow, Rows). No loop: one that a compiler does not unroll keeps sums in
+/// memory.
+template <typename Elements, int Rows, int Tokens, int kRow = 0>
 HWY_INLINE void add_groups(const std::byte* rows,
                            std::int64_t row_bytes,
                            std::int64_t group,
                            const GroupScales<Elements::kBlockGroups> (&scales)[Rows],
                            const GemvTokens& tokens,
-                           GemvSums<Rows, Tokens>& sums) {
-  constexpr bool kScaleSums = Elements::kScaled && Tokens <= 2;
-  const FloatTag floats;
-  const auto lanes = static_cast<int>(hn::Lanes(floats));
-  for (int r = 0; r < Rows; ++r) {
-    if constexpr (Elements::kScaled) {
-      prefetch_ahead(rows, row_bytes, Rows, r, group * Elements::kGroupBytes);
-    }
-    FloatVector elements[Elements::kLoaded][kGroupVectors];
-    Elements::load(rows + r * row_bytes, group, elements);
-    for (int g = 0; g < Elements::kLoaded; ++g) {
-      const std::int64_t of_block = group % Elements::kBlockGroups + g;
-      const float scale = Elements::kScaled ? scales[r].scales[of_block] : 1.0F;
-      const float offset = Elements::kOffset ? scales[r].offsets[of_block] : 0.0F;
-      for (int i = 0; i < kGroupVectors && Elements::kScaled && !kScaleSums; ++i) {
-        elements[g][i] =
-            Elements::kOffset
-                ? hn::MulSub(elements[g][i], hn::Set(floats, scale), hn::Set(floats, offset))
-                : hn::Mul(elements[g][i], hn::Set(floats, scale));
-      }
-      for (int t = 0; t < Tokens; ++t) {
-        const float* x = tokens.x + t * tokens.k + (group + g) * kGroup;
-        FloatVector sum = kScaleSums ? hn::Zero(floats) : sums.products[r][t];
-        for (int i = 0; i < kGroupVectors; ++i) {
-          sum = hn::MulAdd(elements[g][i], hn::LoadU(floats, x + i * lanes), sum);
-        }
-        sums.products[r][t] =
-            kScaleSums ? hn::MulAdd(sum, hn::Set(floats, scale), sums.products[r][t]) : sum;
-        if constexpr (kScaleSums && Elements::kOffset) {
-          sums.offsets[r][t] += offset * tokens.sums[t * tokens.sum_stride + group + g];
-        }
-      }
-    }
+                           RowSums<Tokens> (&sums)[Rows]) {
+  if constexpr (Elements::kScaled) {
+    prefetch_ahead(rows, row_bytes, Rows, kRow, group * Elements::kGroupBytes);
+  }
+  add_row_groups<Elements>(rows + kRow * row_bytes, group, scales[kRow], tokens, sums[kRow]);
+  if constexpr (kRow + 1 < Rows) {
+    add_groups<Elements, Rows, Tokens, kRow + 1>(rows, row_bytes, group, scales, tokens, sums);
   }
 }
 
@@ -188,7 +199,7 @@ HWY_NOINLINE void add_rest(const std::byte* rows,
                            std::int64_t n,
                            const float* x,
                            std::int64_t x_stride,
-                           GemvSums<Rows, Tokens>& sums) {
+                           RowSums<Tokens> (&sums)[Rows]) {
   std::uint16_t of_rows[Rows][kGroup] = {};
   float of_x[Tokens][kGroup] = {};
   for (int r = 0; r < Rows; ++r) {
@@ -214,11 +225,11 @@ HWY_NOINLINE void multiply_rows(const std::byte* rows,
                                 float* out,
                                 std::int64_t out_stride) {
   const FloatTag floats;
-  GemvSums<Rows, Tokens> sums;
+  RowSums<Tokens> sums[Rows];
   for (int r = 0; r < Rows; ++r) {
     for (int t = 0; t < Tokens; ++t) {
-      sums.products[r][t] = hn::Zero(floats);
-      sums.offsets[r][t] = 0.0F;
+      sums[r].products[t] = hn::Zero(floats);
+      sums[r].offsets[t] = 0.0F;
     }
   }
   const std::int64_t n_groups = tokens.k / kGroup;
@@ -242,7 +253,7 @@ HWY_NOINLINE void multiply_rows(const std::byte* rows,
   for (int r = 0; r < Rows; ++r) {
     for (int t = 0; t < Tokens; ++t) {
       out[t * out_stride + r] =
-          hn::GetLane(hn::SumOfLanes(floats, sums.products[r][t])) - sums.offsets[r][t];
+          hn::GetLane(hn::SumOfLanes(floats, sums[r].products[t])) - sums[r].offsets[t];
     }
   }
 }

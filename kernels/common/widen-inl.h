@@ -140,8 +140,19 @@ HWY_INLINE void widen_q4_0(const std::byte* block, float* to) {
   widen_nibbles(block + 2, 16, of_both, to, of_both, to + 16);
 }
 
-/// The scales and offsets of the eight sub-blocks of a q4_K block: its twelve packed bytes as three
-/// words of four fields, two words of which hold the upper bits of the last four.
+/// Four bytes each of two words, as floats times `factor`.
+HWY_INLINE void scale_fields(const std::uint32_t (&words)[2], float factor, float* to) {
+  const hn::CappedTag<float, 8> floats;
+  const hn::Rebind<std::int32_t, decltype(floats)> integers;
+  const hn::Rebind<std::uint8_t, decltype(floats)> bytes;
+  const auto* from = reinterpret_cast<const std::uint8_t*>(words);
+  for (std::size_t i = 0; i < 8; i += hn::Lanes(floats)) {
+    const auto field = hn::ConvertTo(floats, hn::PromoteTo(integers, hn::LoadU(bytes, from + i)));
+    hn::StoreU(hn::Mul(field, hn::Set(floats, factor)), floats, to + i);
+  }
+}
+/// The scales and offsets of the eight sub-blocks of a q4_K block: its twelve packed bytes are
+/// three words of four fields; the upper two bits of the last four stand with the first four.
 HWY_INLINE void q4_k_scales(const std::byte* block, float* scales, float* offsets) {
   std::uint32_t packed[3];
   std::memcpy(packed, block + 4, sizeof(packed));
@@ -150,19 +161,8 @@ HWY_INLINE void q4_k_scales(const std::byte* block, float* scales, float* offset
   const std::uint32_t of_mins[2] = {packed[1] & 0x3f3f3f3fU,
                                     (packed[2] >> 4 & 0x0f0f0f0fU) | (packed[1] >> 6 & 0x03030303U)
                                                                          << 4};
-  const hn::CappedTag<float, 8> floats;
-  const hn::Rebind<std::int32_t, decltype(floats)> words;
-  const hn::Rebind<std::uint8_t, decltype(floats)> bytes;
-  const auto times = [&](const std::uint32_t* fields, const std::byte* factor, float* to) {
-    const auto by = hn::Set(floats, f16_from(factor));
-    const auto* from = reinterpret_cast<const std::uint8_t*>(fields);
-    for (std::size_t i = 0; i < 8; i += hn::Lanes(floats)) {
-      const auto field = hn::ConvertTo(floats, hn::PromoteTo(words, hn::LoadU(bytes, from + i)));
-      hn::StoreU(hn::Mul(field, by), floats, to + i);
-    }
-  };
-  times(of_scales, block, scales);
-  times(of_mins, block + 2, offsets);
+  scale_fields(of_scales, f16_from(block), scales);
+  scale_fields(of_mins, f16_from(block + 2), offsets);
 }
 
 HWY_INLINE void widen_q4_k(const std::byte* block, float* to) {
