@@ -90,9 +90,9 @@ TEST(ValueReconstructionCpu, MatchesTheReference) {
 
 TEST(ValueReconstructionCpu, EveryVectorWidth) {
   at_every_vector_width([] {
-    for (const Shape& shape : kShapes) {
+    for (const ValueShape& shape : kShapes) {
       SCOPED_TRACE(text(shape));
-      Case c(shape);
+      ValueCase c(shape);
       c.run_cpu(3);
       EXPECT_TRUE(c.decode_is_right(false));
       EXPECT_TRUE(c.rows_are_right(false));
@@ -102,7 +102,7 @@ TEST(ValueReconstructionCpu, EveryVectorWidth) {
 
 /// More tokens than a tile of the rows, and fewer tiles than threads.
 TEST(ValueReconstructionCpu, ManyTokensAndMoreThreadsThanTiles) {
-  Case c({.head_dim = 16, .lengths = {1100, 90}});
+  ValueCase c({.head_dim = 16, .lengths = {1100, 90}});
   for (const int threads : {1, 5, 40}) {
     c.run_cpu(threads);
     EXPECT_TRUE(c.decode_is_right(false)) << threads;
@@ -112,7 +112,7 @@ TEST(ValueReconstructionCpu, ManyTokensAndMoreThreadsThanTiles) {
 
 TEST(ValueReconstructionCpu, DominantTokensAtTheEdges) {
   for (const int token : {0, 63, 64, 127, 128, 129}) {
-    Case c({.n_heads = 2, .n_kv_heads = 2, .lengths = {130}});
+    ValueCase c({.n_heads = 2, .n_kv_heads = 2, .lengths = {130}});
     std::vector<float> query(32);
     for (int d = 0; d < 32; ++d) {
       query[d] = c.number(c.q[d]);
