@@ -138,18 +138,21 @@ Case make_case(const Request& request) {
               .prepare = prepare_with<DecodeAttentionRun>(request)};
 }
 
-Shape shape_of(int n_sequences, int tokens, int n_heads, int n_kv_heads, int head_dim) {
+Shape shape_of(
+    int n_sequences, int tokens, int n_heads, int n_kv_heads, int head_dim, int token_major = 0) {
   return {{"n_sequences", n_sequences},
           {"tokens", tokens},
           {"n_heads", n_heads},
           {"n_kv_heads", n_kv_heads},
-          {"head_dim", head_dim}};
+          {"head_dim", head_dim},
+          {"token_major", token_major}};
 }
 
 const Registration kDecodeAttention({.name = "decode_attention",
                                      .formats = kv_format_names(),
                                      .tiny = shape_of(2, 70, 10, 2, 64),
                                      .shapes = {shape_of(1, 4096, 8, 8, 128),
+                                                shape_of(1, 4096, 8, 8, 128, 1),
                                                 shape_of(1, 4096, 32, 8, 128),
                                                 shape_of(8, 4096, 32, 4, 128)},
                                      .make_case = make_case});

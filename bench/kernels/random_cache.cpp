@@ -66,7 +66,8 @@ RandomCacheShape cache_shape_of(const Request& request) {
           .n_kv_heads = shape.as_int("n_kv_heads"),
           .k_dim = shape.as_int("head_dim"),
           .v_dim = shape.as_int("head_dim"),
-          .tokens = shape.as_int("tokens")};
+          .tokens = shape.as_int("tokens"),
+          .token_major = shape.has("token_major") && shape["token_major"] != 0};
 }
 
 std::int64_t stored_row_bytes(const Request& request) {
@@ -150,10 +151,13 @@ void RandomCache::make_pages(Place place, std::uint64_t seed) {
 kernels::KvPlane RandomCache::make_plane(Place place, int dim, std::uint64_t seed) {
   const KvFormat format = shape_.format;
   const std::int64_t rows = static_cast<std::int64_t>(page_tokens_) * shape_.n_kv_heads;
+  const std::int64_t rows_to_next_token = shape_.token_major ? shape_.n_kv_heads : 1;
+  const std::int64_t rows_to_next_head = shape_.token_major ? 1 : page_tokens_;
+  const std::int64_t row_bytes = kernels::row_data_bytes(format, dim);
   kernels::KvPlane plane;
-  plane.token_stride_bytes = kernels::row_data_bytes(format, dim);
-  plane.head_stride_bytes = page_tokens_ * plane.token_stride_bytes;
-  plane.page_stride_bytes = rows * plane.token_stride_bytes;
+  plane.token_stride_bytes = rows_to_next_token * row_bytes;
+  plane.head_stride_bytes = rows_to_next_head * row_bytes;
+  plane.page_stride_bytes = rows * row_bytes;
   std::vector<std::uint32_t> words(n_pages_ * plane.page_stride_bytes / 4);
   fill_random(words, seed);
   for (std::uint32_t& word : words) {
@@ -161,9 +165,10 @@ kernels::KvPlane RandomCache::make_plane(Place place, int dim, std::uint64_t see
   }
   arrays_.emplace_back(place, words);
 
-  plane.scale_token_stride_bytes = kernels::row_scale_bytes(format, dim);
-  plane.scale_head_stride_bytes = page_tokens_ * plane.scale_token_stride_bytes;
-  plane.scale_page_stride_bytes = rows * plane.scale_token_stride_bytes;
+  const std::int64_t row_scale_bytes = kernels::row_scale_bytes(format, dim);
+  plane.scale_token_stride_bytes = rows_to_next_token * row_scale_bytes;
+  plane.scale_head_stride_bytes = rows_to_next_head * row_scale_bytes;
+  plane.scale_page_stride_bytes = rows * row_scale_bytes;
   const std::int64_t scale_bytes = format == KvFormat::fp8_e4m3
                                        ? 4 * shape_.n_kv_heads
                                        : n_pages_ * plane.scale_page_stride_bytes;

@@ -18,6 +18,9 @@ struct RandomCacheShape {
   int v_dim = 128;      ///< 0: no V
   int tokens = 0;       ///< of every sequence
   int page_tokens = 0;  ///< a power of two, pages in random order; 0: contiguous
+  /// The rows of one token's KV heads lie side by side, as most engines store them; else those of
+  /// one KV head's tokens.
+  bool token_major = false;
 };
 
 /// Throws InputError for a name that is no format.
@@ -26,7 +29,7 @@ struct RandomCacheShape {
 [[nodiscard]] std::vector<std::string> kv_format_names();
 
 /// Contiguous, of the request's format and its dimensions n_sequences, n_kv_heads, head_dim,
-/// tokens.
+/// tokens, and token_major where it has that.
 [[nodiscard]] RandomCacheShape cache_shape_of(const Request& request);
 /// K or V of one token and head, scales included.
 [[nodiscard]] std::int64_t stored_row_bytes(const Request& request);
@@ -38,8 +41,7 @@ struct RandomCacheShape {
                                              int token,
                                              int dim);
 
-/// Random numbers in (-1, 1), or whatever a quantised format makes of random bits of that size. The
-/// rows of one KV head lie side by side, within a page where there are pages.
+/// Random numbers in (-1, 1), or whatever a quantised format makes of random bits of that size.
 class RandomCache {
  public:
   RandomCache(Place place, const RandomCacheShape& shape, std::uint64_t seed);

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "hwy/aligned_allocator.h"
-#include "hwy/cache_control.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/decode_attention/decode_attention_cpu.cpp"
@@ -20,15 +19,20 @@ HWY_BEFORE_NAMESPACE();
 namespace kvfathom::kernels::HWY_NAMESPACE {
 namespace {
 
-constexpr int kTileTokens = 512;
+/// Tokens of a tile at most: where a KV head's rows follow one another, long tiles keep the CPU's
+/// own fetching ahead going; where those of all KV heads lie side by side, in the order of tokens,
+/// short ones return to the same pages while they are at hand (docs/performance.md).
+constexpr int kStreamTileTokens = 1024;
+constexpr int kStridedTileTokens = 256;
 /// Rows that are met at a time: 4 KiB of bf16 at head_dim 128, while as much again is fetched.
 constexpr int kRowsAtOnce = 16;
-constexpr int kScoreStride = kTileTokens + kLargestVectorFloats;
+constexpr int kScoreStride = kStreamTileTokens + kLargestVectorFloats;
 
 /// Where the rows of a tile lie, and the factors that belong to whole rows.
 struct TileRows {
-  const std::byte* data[kTileTokens];
-  const std::byte* scales[kTileTokens];
+  bool is_stream = false;
+  const std::byte* data[kStreamTileTokens];
+  const std::byte* scales[kStreamTileTokens];
   HWY_ALIGN float factors[kScoreStride];
 };
 
@@ -62,14 +66,14 @@ struct TileStep {
   int n = 0;
 };
 /// The tiles of all runs, the first of each, then the second of each, and so on.
-std::vector<TileStep> tiles_side_by_side(std::span<const AttentionRun> runs) {
+std::vector<TileStep> tiles_side_by_side(std::span<const AttentionRun> runs, int tile_tokens) {
   std::vector<TileStep> steps;
-  for (int offset = 0, left = 1; left > 0; offset += kTileTokens) {
+  for (int offset = 0, left = 1; left > 0; offset += tile_tokens) {
     left = 0;
     for (std::size_t run = 0; run < runs.size(); ++run) {
       const int first = runs[run].first + offset;
       if (first < runs[run].last) {
-        steps.push_back({run, first, std::min(kTileTokens, runs[run].last - first)});
+        steps.push_back({run, first, std::min(tile_tokens, runs[run].last - first)});
         ++left;
       }
     }
@@ -105,6 +109,15 @@ void locate(const DecodeAttentionParams& params,
   }
 }
 
+/// Whether the rows of a KV head follow one another in stretches that the CPU notices by itself.
+bool is_stream(const DecodeAttentionParams& params, const KvPlane& plane) {
+  constexpr std::int64_t kNoticedBytes = 16384;
+  const std::int64_t row_bytes = row_data_bytes(params.cache.format, params.head_dim);
+  return plane.token_stride_bytes == row_bytes &&
+         (params.cache.page_table == nullptr ||
+          row_bytes << params.cache.log2_page_tokens >= kNoticedBytes);
+}
+
 void locate_tile(const DecodeAttentionParams& params,
                  const KvPlane& plane,
                  const AttentionRun& run,
@@ -113,6 +126,7 @@ void locate_tile(const DecodeAttentionParams& params,
                  int n,
                  float common_factor,
                  TileRows& rows) {
+  rows.is_stream = is_stream(params, plane);
   const int n_sinks = std::clamp(attended.n_sinks - first, 0, n);
   locate(params, plane, run, first, n_sinks, 0, rows);
   const int token = attended.window_first + (first + n_sinks - attended.n_sinks);
@@ -130,12 +144,15 @@ float head_scale(const KvCacheView& cache, const KvPlane& plane, int kv_head) {
                                             : 1.0F;
 }
 
-/// Asks for the first rows of a tile.
+/// Asks for rows of a tile, into the second-level cache: it has room for many requests at a time,
+/// where the first level would make the loads that are needed now wait.
 void prefetch(const DecodeAttentionParams& params, const TileRows& tile, int first, int n) {
+  constexpr int kForReading = 0;
+  constexpr int kSecondLevel = 2;
   const auto row_bytes = row_data_bytes(params.cache.format, params.head_dim);
   for (int r = first; r < first + n; ++r) {
     for (std::int64_t offset = 0; offset < row_bytes; offset += HWY_ALIGNMENT) {
-      hwy::Prefetch(tile.data[r] + offset);
+      __builtin_prefetch(tile.data[r] + offset, kForReading, kSecondLevel);
     }
   }
 }
@@ -175,10 +192,10 @@ void for_rows(const DecodeAttentionParams& params,
   for (int first = 0; first < n; first += kRowsAtOnce) {
     const int n_here = std::min(kRowsAtOnce, n - first);
     const int n_left = n - first - n_here;
-    if (n_left > 0) {
-      prefetch(params, tile, first + n_here, std::min(kRowsAtOnce, n_left));
-    } else {
+    if (n_left == 0) {
       prefetch(params, next, 0, std::min(kRowsAtOnce, n_next));
+    } else if (!tile.is_stream) {
+      prefetch(params, tile, first + n_here, std::min(kRowsAtOnce, n_left));
     }
     for (int r = 0; r < kRowsAtOnce; ++r) {
       const int t = first + std::min(r, n_here - 1);  // scores are computed in fours
@@ -303,7 +320,8 @@ void attend_runs(const DecodeAttentionParams& params, std::span<AttentionRun> ru
         head_scale(cache, plane, run.kv_head) * (&plane == &cache.k ? params.softmax_scale : 1.0F);
     locate_tile(params, plane, run, attended[step.run], step.first, step.n, factor, rows);
   };
-  const std::vector<TileStep> steps = tiles_side_by_side(runs);
+  const std::vector<TileStep> steps =
+      tiles_side_by_side(runs, is_stream(params, cache.k) ? kStreamTileTokens : kStridedTileTokens);
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const TileStep& step = steps[i];
     float* const out = scratch.out_of(step.run);
