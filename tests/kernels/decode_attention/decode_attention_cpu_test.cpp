@@ -173,6 +173,25 @@ TEST(DecodeAttentionCpu, DominantTokensAtEveryEdge) {
   }
 }
 
+TEST(DecodeAttentionCpu, DominantTokensWhereTilesAndSharesMeet) {
+  constexpr int kLength = 2100;  // more than two tiles of 1024, eight of 256; threads meet at 1050
+  for (const bool token_major : {false, true}) {
+    for (const int token : {0, 255, 256, 1023, 1024, 1049, 1050, 1305, 2047, 2048, kLength - 1}) {
+      DecodeAttentionCase c({.cache = {.format = KvFormat::bf16,
+                                       .n_kv_heads = 3,
+                                       .k_dim = 64,
+                                       .v_dim = 64,
+                                       .lengths = {kLength},
+                                       .token_major = token_major,
+                                       .seed = 14},
+                             .heads_per_kv_head = 1});
+      c.plant_dominant(0, 1, token);
+      EXPECT_TRUE(within(compare_cpu(c, 1))) << "token " << token;
+      EXPECT_TRUE(within(compare_cpu(c, 2))) << "token " << token << ", 2 threads";
+    }
+  }
+}
+
 TEST(DecodeAttentionCpu, ExtremeScores) {
   for (const float deviation : {1e-3F, 30.0F, 300.0F}) {
     const DecodeAttentionCase c({.cache = {.format = KvFormat::bf16,
