@@ -178,9 +178,13 @@ float top_p_threshold(const std::vector<float>& logits,
       order.push_back(static_cast<int>(i));
     }
   }
-  std::sort(order.begin(), order.end(), [&](int a, int b) { return logits[a] > logits[b]; });
+  // A heap and not a sort: few of a model's logits are needed, however large its vocabulary.
+  const auto is_less = [&](int a, int b) { return logits[a] < logits[b]; };
+  std::make_heap(order.begin(), order.end(), is_less);
   double reached = 0.0;
-  for (const int token : order) {
+  for (auto end = order.end(); end != order.begin(); --end) {
+    std::pop_heap(order.begin(), end, is_less);
+    const int token = *(end - 1);
     reached += weights[token];
     if (reached >= wanted) {
       return logits[token];
