@@ -3,13 +3,13 @@
 namespace kvfathom {
 
 OpCost gemm_cost(const GemmShape& shape) {
-  constexpr double kActivationBytes = 2.0;
+  const auto activation_bytes = static_cast<double>(shape.activation_bytes);
   const auto m = static_cast<double>(shape.m);
   const auto n = static_cast<double>(shape.n);
   const auto k = static_cast<double>(shape.k);
   const auto row = static_cast<double>(row_bytes(shape.weights, shape.k));
-  return OpCost{.read = Bytes(n * row + kActivationBytes * m * k),
-                .written = Bytes(kActivationBytes * m * n),
+  return OpCost{.read = Bytes(n * row + activation_bytes * m * k),
+                .written = Bytes(activation_bytes * m * n),
                 .flops = Flops(2.0 * m * n * k)};
 }
 
