@@ -1,0 +1,126 @@
+#include "model/engine/tensorrt_llm/policy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "model/cache/scheme.h"
+#include "model/engine/serving/plan.h"
+#include "model/engine/serving/profile.h"
+#include "model/error.h"
+
+namespace kvfathom {
+namespace {
+
+constexpr double kDefaultShare = 0.9;       // of the free memory
+constexpr std::int64_t kBlockTokens = 32;   // tokens_per_block, as logged since 2025
+constexpr std::int64_t kStepTokens = 8192;  // max_num_tokens of trtllm-serve
+constexpr std::int64_t kStepSequences = 256;
+
+double share_of(const EngineSettings& settings) {
+  const double share = settings.gpu_memory_utilization.value_or(kDefaultShare);
+  if (!(share > 0.0) || share > 1.0) {
+    throw InputError("--gpu-memory-utilization",
+                     serving::share_text(share) + " is no share of the free memory",
+                     "more than 0, at most 1");
+  }
+  return share;
+}
+
+void require_growing_layers(const ModelSpec& model) {
+  for (const LayerSpec& layer : model.layers) {
+    for (const cache::Scheme& scheme : cache::schemes_of(layer.mixer, CacheScheme::native)) {
+      const std::string_view name = cache::name(scheme);
+      if (name != "full" && name != "mla-latent" && name != "cross-layer") {
+        throw Unsupported(
+            model.name,
+            "tensorrt-llm: no rule for the pool of its " + std::string(name) + " layers",
+            "");
+      }
+    }
+  }
+}
+
+/// What the share leaves of the memory that is free behind the fixed lines.
+std::int64_t spare_of_free(const std::vector<LedgerLine>& fixed, const EngineSettings& settings) {
+  std::int64_t free = settings.device_memory_bytes;
+  for (const LedgerLine& line : fixed) {
+    free -= line.bytes;
+  }
+  const double spare =
+      static_cast<double>(std::max<std::int64_t>(0, free)) * (1.0 - share_of(settings));
+  return static_cast<std::int64_t>(std::ceil(spare));
+}
+
+std::string trtllm_command(const EngineSettings& settings,
+                           std::int64_t context_tokens,
+                           std::string_view model) {
+  if (settings.cache_type_k != DType::f16 && settings.cache_type_k != DType::bf16) {
+    return {};  // the cache type is a line of its options file, not an argument
+  }
+  std::string text =
+      "trtllm-serve " + std::string(model) + " --max_seq_len " + std::to_string(context_tokens);
+  const auto add = [&](bool wanted, std::string_view option, std::string_view value) {
+    serving::add_option(text, wanted, option, value);
+  };
+  add(settings.max_sequences.has_value(),
+      "--max_batch_size",
+      std::to_string(settings.max_sequences.value_or(0)));
+  add(settings.max_batched_tokens.has_value(),
+      "--max_num_tokens",
+      std::to_string(settings.max_batched_tokens.value_or(0)));
+  add(settings.gpu_memory_utilization.has_value(),
+      "--kv_cache_free_gpu_memory_fraction",
+      serving::share_text(settings.gpu_memory_utilization.value_or(0)));
+  add(settings.tensor_parallel > 1, "--tp_size", std::to_string(settings.tensor_parallel));
+  add(settings.pipeline_parallel > 1, "--pp_size", std::to_string(settings.pipeline_parallel));
+  add(settings.expert_parallel > 1, "--ep_size", std::to_string(settings.expert_parallel));
+  return text;
+}
+
+serving::StagePlan stage_plan(const serving::StageRank& rank,
+                              const EngineSettings& settings,
+                              const serving::Parallel& parallel) {
+  const serving::Step step{.tokens = settings.max_batched_tokens.value_or(kStepTokens),
+                           .sequences = settings.max_sequences.value_or(kStepSequences)};
+  const serving::PagingRules rules{
+      .block_tokens = settings.block_tokens.value_or(kBlockTokens),
+      .latent_block_tokens = settings.block_tokens.value_or(kBlockTokens),
+      .engine = "tensorrt-llm"};
+  serving::StagePlan plan;
+  plan.cache = serving::paged_cache(rank.model, settings, rules);
+  const Device device{0};
+  plan.fixed = serving::loaded_lines(rank, settings);
+  plan.fixed.push_back(
+      modelled_line(device, LedgerKind::compute, serving::activation_peak(rank, parallel, step)));
+  plan.fixed.push_back(
+      modelled_line(device, LedgerKind::runtime, serving::runtime_memory(parallel)));
+  serving::pay_from_spare(spare_of_free(plan.fixed, settings),
+                          plan.fixed,
+                          {modelled_line(device, LedgerKind::graphs, serving::cuda_graphs())});
+  return plan;
+}
+
+}  // namespace
+
+std::unique_ptr<MemoryPlan> prepare_tensorrt_llm(const ModelSpec& model,
+                                                 const EngineSettings& settings) {
+  cache::require_applicable(model, settings.scheme);
+  require_growing_layers(model);
+  serving::require_serving_cache_type(settings, false);
+  if (settings.data_parallel > 1) {
+    throw Unsupported("--data-parallel", "tensorrt-llm: no rule for replicas is known", "use 1");
+  }
+  const serving::Parallel parallel = serving::parallel_of(settings);
+  std::vector<serving::StagePlan> stages;
+  for (const serving::StageRank& rank : serving::stage_ranks(model, settings, parallel)) {
+    stages.push_back(stage_plan(rank, settings, parallel));
+  }
+  return serving::serving_plan(
+      std::move(stages), settings, parallel, [settings](std::int64_t n, std::string_view file) {
+        return trtllm_command(settings, n, file);
+      });
+}
+
+}  // namespace kvfathom
