@@ -37,7 +37,8 @@ struct StageRank {
 /// What an engine makes of matrices when it loads them.
 struct LoadRules {
   /// mxfp4 experts are padded for the Marlin kernels: hidden to 256, each rank's share of the
-  /// expert's width to 128 (vLLM mxfp4.py; recalled. Logged gpt-oss-20b weights are within 0.5 %).
+  /// expert's width to 128 (vLLM mxfp4.py; logged
+  /// gpt-oss-20b weights are within 0.5 %).
   bool marlin_mxfp4 = false;
 };
 

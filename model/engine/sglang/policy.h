@@ -12,9 +12,9 @@ namespace kvfathom {
 [[nodiscard]] std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model,
                                                          const EngineSettings& settings);
 
-/// The default of --mem-fraction-static for a device and tensor-parallel size: activations and
-/// CUDA graphs are kept free by chunk size and batch (server_args.py, mid 2025; recalled, not
-/// looked up).
+/// The default of --mem-fraction-static for a device and its ranks: activations by the size of a
+/// chunk and CUDA graphs by the largest batch are kept free (server_args.py since
+/// github.com/sgl-project/sglang/pull/10975; the constant and the share per rank are recalled).
 [[nodiscard]] double sglang_default_share(std::int64_t device_memory_bytes,
                                           std::int64_t tensor_parallel,
                                           std::int64_t pipeline_parallel);
