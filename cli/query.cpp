@@ -26,7 +26,8 @@ bool keeps_all(DType dtype) {
 DType default_cache_type(const Query& query) {
   const bool model_dtype = query.engine->name != "llama.cpp" && query.model.spec.weight_dtype;
   const DType dtype = model_dtype ? *query.model.spec.weight_dtype : DType::f16;
-  return keeps_all(dtype) ? dtype : DType::f16;
+  const bool narrowed = loads_checkpoints(*query.engine) && dtype == DType::f32;  // to 16 bits
+  return keeps_all(dtype) && !narrowed ? dtype : DType::f16;
 }
 
 /// Schemes that the model's own layers have: asking for one of them is asking for `native`.
@@ -70,22 +71,20 @@ std::vector<std::string> behaviours_before(const std::string& engine, const std:
   return missing_behaviours(read_engine_history(path), version);
 }
 
-/// An engine that loads checkpoints.
-bool is_serving(const EngineInfo& engine) {
-  return engine.name != "ideal" && engine.name != "llama.cpp";
-}
-
 /// What such an engine is told to load: "org/model" where the source is a Hugging Face address,
 /// else what the person named.
-std::string served_name(const ModelArgument& model, const std::string& argument) {
+std::string served_name(const ModelArgument& model, const Options& options) {
+  const std::string& argument = options.model;
+  // Like a GGUF that somebody would have to make first.
+  const std::string suffix = options.weights ? "-" + model.weights : "";
   constexpr std::string_view kSite = "https://huggingface.co/";
   const std::string& source = model.spec.source;
   if (is_directory(argument) || !source.starts_with(kSite)) {
-    return argument;
+    return argument + suffix;
   }
   const std::string path = source.substr(kSite.size());
   const std::size_t name = path.find('/');
-  return name == std::string::npos ? argument : path.substr(0, path.find('/', name + 1));
+  return (name == std::string::npos ? argument : path.substr(0, path.find('/', name + 1))) + suffix;
 }
 
 /// One device for each rank of an engine that cuts the model, unless --gpus says how many.
@@ -97,6 +96,20 @@ GpuOptions with_a_device_per_rank(GpuOptions gpu, const EngineSettings& settings
     gpu.gpus = std::to_string(ranks);
   }
   return gpu;
+}
+
+/// llama.cpp loads no checkpoint's packed matrices: a GGUF has types of its own.
+void require_loadable(const Query& query) {
+  if (query.engine->name != "llama.cpp" || !query.model.foretold) {
+    return;
+  }
+  for (const Tensor& tensor : query.model.spec.tensors) {
+    if (tensor.name.ends_with("qweight") || tensor.name.find("weight_scale") != std::string::npos) {
+      throw Unsupported("--weights",
+                        query.model.weights + " is a checkpoint's format; llama.cpp loads a GGUF",
+                        "use q8_0, q4_k_m or another of its types");
+    }
+  }
 }
 
 /// llama.cpp has no fp8 and no nvfp4 cache; the other engines refuse for themselves.
@@ -133,13 +146,17 @@ std::vector<std::pair<DType, DType>> types_to_try(const Query& query, const Opti
   if (options.engine.cache_type_k || options.engine.cache_type_v) {
     return {{k, v}};
   }
-  if (is_serving(*query.engine)) {
+  if (loads_checkpoints(*query.engine)) {
     return {{k, v}, {DType::f8_e4m3, DType::f8_e4m3}, {DType::nvfp4, DType::nvfp4}};
   }
   return {{k, v}, {DType::q8_0, DType::q8_0}, {DType::q4_0, DType::q4_0}};
 }
 
 }  // namespace
+
+bool loads_checkpoints(const EngineInfo& engine) {
+  return engine.name != "ideal" && engine.name != "llama.cpp";
+}
 
 bool has_latent_attention(const ModelSpec& model) {
   return std::any_of(model.layers.begin(), model.layers.end(), [](const LayerSpec& layer) {
@@ -165,8 +182,8 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
   if (query.model.checkpoint && query.engine->name == "llama.cpp") {
     foretell_gguf(query.model);  // it loads no safetensors
   }
-  if (is_serving(engine)) {
-    query.model.file = served_name(query.model, options.model);
+  if (loads_checkpoints(engine)) {
+    query.model.file = served_name(query.model, options);
   }
   if (query.model.foretold) {
     query.settings.weights_provenance = Provenance::modelled;
@@ -185,6 +202,7 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
     query.settings.cache_type_v = default_cache_type(query);
   }
   require_cache_types(query);
+  require_loadable(query);
   return query;
 }
 

@@ -59,6 +59,9 @@ struct SchemeLabel {
                                    const CacheCase& cache_case,
                                    const MemoryPlan& plan);
 
+/// A serving engine: it loads Hugging Face checkpoints, no GGUF.
+[[nodiscard]] bool loads_checkpoints(const EngineInfo& engine);
+
 /// Whether any decoder layer has latent attention.
 [[nodiscard]] bool has_latent_attention(const ModelSpec& model);
 

@@ -145,6 +145,26 @@ TEST(Ranks, StagesShareOutEveryTensor) {
   EXPECT_EQ(sum(3), sum(1));
 }
 
+TEST(Ranks, NamesOfCheckpointsAreCutLikeThoseOfFiles) {
+  ModelSpec model = catalog("qwen3-30b-a3b");  // 32 heads, 4 KV heads of 128; hidden 2048
+  EngineSettings settings = serving_settings();
+  settings.weights_provenance = Provenance::exact;
+  settings.tensor_parallel = 8;
+  const auto share = [&](const char* name, std::int64_t n_in, std::int64_t n_out) {
+    model.tensors = {{name, {n_in, n_out, 1, 1}, DType::bf16}};
+    const auto ranks = serving::stage_ranks(model, settings, serving::parallel_of(settings));
+    return static_cast<double>(n_in * n_out * 2) / static_cast<double>(ranks.front().weights_bytes);
+  };
+  EXPECT_EQ(share("model.layers.3.self_attn.q_proj.weight", 2048, 4096), 8.0);
+  EXPECT_EQ(share("model.layers.3.self_attn.k_proj.weight", 2048, 512), 4.0);
+  EXPECT_EQ(share("blk.3.attn_k.weight", 2048, 512), 4.0);
+  EXPECT_EQ(share("model.layers.3.self_attn.o_proj.weight", 4096, 2048), 8.0);
+  EXPECT_EQ(share("model.layers.3.mlp.experts.7.up_proj.weight", 2048, 768), 8.0);
+  EXPECT_EQ(share("model.layers.3.mlp.gate.weight", 2048, 128), 1.0);
+  EXPECT_EQ(share("model.layers.3.input_layernorm.weight", 2048, 1), 1.0);
+  EXPECT_EQ(share("lm_head.weight", 2048, model.vocab_size), 8.0);  // 151,936 is 64 x 2,374
+}
+
 TEST(Ranks, RefuseWhatTheEnginesRefuse) {
   const ModelSpec model = catalog("llama-3.1-8b");
   const auto refusal = [&](auto change) {
