@@ -216,6 +216,22 @@ PagedCache paged_cache(const ModelSpec& rank,
   return cache;
 }
 
+void require_schemes(const ModelSpec& model,
+                     std::string_view engine,
+                     std::initializer_list<std::string_view> schemes) {
+  for (const LayerSpec& layer : model.layers) {
+    for (const cache::Scheme& scheme : cache::schemes_of(layer.mixer, CacheScheme::native)) {
+      const std::string_view name = cache::name(scheme);
+      if (std::ranges::find(schemes, name) == schemes.end()) {
+        throw Unsupported(
+            model.name,
+            std::string(engine) + ": no rule for the pool of its " + std::string(name) + " layers",
+            "");
+      }
+    }
+  }
+}
+
 void require_serving_cache_type(const EngineSettings& settings, bool nvfp4) {
   const DType type = settings.cache_type_k;
   const bool known =

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string_view>
 #include <vector>
 
@@ -59,6 +60,12 @@ struct PagedCache {
 [[nodiscard]] PagedCache paged_cache(const ModelSpec& rank,
                                      const EngineSettings& settings,
                                      const PagingRules& rules);
+
+/// Unsupported where a layer's cache is not among `schemes`: those that grow with every token and
+/// that the engine has a rule for.
+void require_schemes(const ModelSpec& model,
+                     std::string_view engine,
+                     std::initializer_list<std::string_view> schemes);
 
 /// Element bytes are those of f16, bf16, fp8 (e4m3, e5m2) or nvfp4; K and V alike. InputError
 /// otherwise.

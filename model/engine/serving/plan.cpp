@@ -40,12 +40,13 @@ class ServingPlan final : public MemoryPlan {
   ServingPlan(std::vector<StagePlan> stages,
               const EngineSettings& settings,
               const Parallel& parallel,
-              CommandText command)
+              CommandRule rule)
       : stages_(std::move(stages)),
         parallel_(parallel),
         sequences_(settings.sequences),
         context_is_total_(settings.context_is_total),
-        command_(std::move(command)) {
+        settings_(settings),
+        command_(rule) {
     for (StagePlan& stage : stages_) {
       std::stable_sort(stage.fixed.begin(),
                        stage.fixed.end(),
@@ -114,7 +115,7 @@ class ServingPlan final : public MemoryPlan {
 
   [[nodiscard]] std::string command(std::int64_t context_tokens,
                                     std::string_view model) const override {
-    return command_(context_tokens, model);
+    return command_(settings_, context_tokens, model);
   }
 
  private:
@@ -204,16 +205,23 @@ class ServingPlan final : public MemoryPlan {
   Parallel parallel_;
   std::int64_t sequences_;
   bool context_is_total_;
-  CommandText command_;
+  EngineSettings settings_;
+  CommandRule command_;
 };
 
 }  // namespace
 
-std::unique_ptr<MemoryPlan> serving_plan(std::vector<StagePlan> stages,
+std::unique_ptr<MemoryPlan> serving_plan(const ModelSpec& model,
                                          const EngineSettings& settings,
-                                         const Parallel& parallel,
-                                         CommandText command) {
-  return std::make_unique<ServingPlan>(std::move(stages), settings, parallel, std::move(command));
+                                         const LoadRules& loading,
+                                         const StageRule& rule,
+                                         CommandRule command) {
+  const Parallel parallel = parallel_of(settings);
+  std::vector<StagePlan> stages;
+  for (const StageRank& rank : stage_ranks(model, settings, parallel, loading)) {
+    stages.push_back(rule(rank, parallel));
+  }
+  return std::make_unique<ServingPlan>(std::move(stages), settings, parallel, command);
 }
 
 std::vector<LedgerLine> loaded_lines(const StageRank& rank, const EngineSettings& settings) {
@@ -255,6 +263,18 @@ void add_option(std::string& text, bool wanted, std::string_view option, std::st
     text += value.empty() ? "" : " ";
     text += value;
   }
+}
+
+void add_count(std::string& text, std::string_view option, const std::optional<std::int64_t>& n) {
+  add_option(text, n.has_value(), option, std::to_string(n.value_or(0)));
+}
+
+void add_ranks(std::string& text, std::string_view option, std::int64_t n) {
+  add_option(text, n > 1, option, std::to_string(n));
+}
+
+void add_share(std::string& text, std::string_view option, const std::optional<double>& share) {
+  add_option(text, share.has_value(), option, share_text(share.value_or(0.0)));
 }
 
 std::string share_text(double share) {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,13 +20,16 @@ struct StagePlan {
   PagedCache cache;
 };
 
-using CommandText = std::function<std::string(std::int64_t context_tokens, std::string_view model)>;
+using StageRule = std::function<StagePlan(const StageRank&, const Parallel&)>;
+using CommandRule = std::string (*)(const EngineSettings&, std::int64_t, std::string_view);
 
-/// `sequences` are spread over the replicas, the first of which has the most.
-[[nodiscard]] std::unique_ptr<MemoryPlan> serving_plan(std::vector<StagePlan> stages,
+/// The whole plan: `rule` prices a rank of each stage, `command` writes the engine's command line.
+/// Sequences are spread over the replicas, the first of which has the most.
+[[nodiscard]] std::unique_ptr<MemoryPlan> serving_plan(const ModelSpec& model,
                                                        const EngineSettings& settings,
-                                                       const Parallel& parallel,
-                                                       CommandText command);
+                                                       const LoadRules& loading,
+                                                       const StageRule& rule,
+                                                       CommandRule command);
 
 /// The lines of what a rank loads: its share of the decoder, and towers beside it.
 [[nodiscard]] std::vector<LedgerLine> loaded_lines(const StageRank& rank,
@@ -37,10 +41,16 @@ void pay_from_spare(std::int64_t spare_bytes,
                     std::vector<LedgerLine>& fixed,
                     std::vector<LedgerLine> lines);
 
-/// Appends " option value" where `wanted`.
+/// Appends " option value" where `wanted`; a value may be empty.
 void add_option(std::string& text, bool wanted, std::string_view option, std::string_view value);
+/// Appends " option n" where a person chose n.
+void add_count(std::string& text, std::string_view option, const std::optional<std::int64_t>& n);
+/// Appends " option n" where there are several ranks.
+void add_ranks(std::string& text, std::string_view option, std::int64_t n);
+/// Appends " option 0.85" where a person chose a share: three digits at most.
+void add_share(std::string& text, std::string_view option, const std::optional<double>& share);
 
-/// "0.9", "0.85": as many decimals as the number has, three at most.
+/// "0.9", "0.85".
 [[nodiscard]] std::string share_text(double share);
 
 }  // namespace kvfathom::serving

@@ -50,41 +50,22 @@ double share_of(const EngineSettings& settings) {
   return share;
 }
 
-void require_growing_layers(const ModelSpec& rank) {
-  for (const LayerSpec& layer : rank.layers) {
-    for (const cache::Scheme& scheme : cache::schemes_of(layer.mixer, CacheScheme::native)) {
-      const cache::CacheLayout layout = cache::layout(scheme);
-      if (layout.token_cap || layout.state_elements + layout.conv_elements > 0) {
-        throw Unsupported(
-            rank.name,
-            "sglang: no rule for the pool of its " + std::string(cache::name(scheme)) + " layers",
-            "");
-      }
-    }
-  }
-}
-
 std::string sglang_command(const EngineSettings& settings,
                            std::int64_t context_tokens,
                            std::string_view model) {
   std::string text = "python3 -m sglang.launch_server --model-path " + std::string(model) +
                      " --context-length " + std::to_string(context_tokens);
-  const auto add = [&](bool wanted, std::string_view option, std::string_view value) {
-    serving::add_option(text, wanted, option, value);
-  };
-  add(settings.gpu_memory_utilization.has_value(),
-      "--mem-fraction-static",
-      serving::share_text(settings.gpu_memory_utilization.value_or(0)));
-  add(settings.block_tokens.has_value(),
-      "--page-size",
-      std::to_string(settings.block_tokens.value_or(0)));
-  add(settings.tensor_parallel > 1, "--tp", std::to_string(settings.tensor_parallel));
-  add(settings.pipeline_parallel > 1, "--pp", std::to_string(settings.pipeline_parallel));
-  add(settings.data_parallel > 1, "--dp", std::to_string(settings.data_parallel));
-  add(settings.expert_parallel > 1, "--ep", std::to_string(settings.expert_parallel));
+  serving::add_share(text, "--mem-fraction-static", settings.gpu_memory_utilization);
+  serving::add_count(text, "--chunked-prefill-size", settings.max_batched_tokens);
+  serving::add_count(text, "--max-running-requests", settings.max_sequences);
+  serving::add_count(text, "--page-size", settings.block_tokens);
+  serving::add_ranks(text, "--tp", settings.tensor_parallel);
+  serving::add_ranks(text, "--pp", settings.pipeline_parallel);
+  serving::add_ranks(text, "--dp", settings.data_parallel);
+  serving::add_ranks(text, "--ep", settings.expert_parallel);
   const DType type = settings.cache_type_k;
-  add(type == DType::f8_e4m3, "--kv-cache-dtype", "fp8_e4m3");
-  add(type == DType::f8_e5m2, "--kv-cache-dtype", "fp8_e5m2");
+  serving::add_option(text, type == DType::f8_e4m3, "--kv-cache-dtype", "fp8_e4m3");
+  serving::add_option(text, type == DType::f8_e5m2, "--kv-cache-dtype", "fp8_e5m2");
   return text;
 }
 
@@ -142,17 +123,12 @@ double sglang_default_share(std::int64_t device_memory_bytes,
 
 std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model, const EngineSettings& settings) {
   cache::require_applicable(model, settings.scheme);
-  require_growing_layers(model);
+  serving::require_schemes(model, "sglang", {"full", "mla-latent", "sparse-index", "cross-layer"});
   serving::require_serving_cache_type(settings, false);
-  const serving::Parallel parallel = serving::parallel_of(settings);
-  std::vector<serving::StagePlan> stages;
-  for (const serving::StageRank& rank : serving::stage_ranks(model, settings, parallel)) {
-    stages.push_back(stage_plan(rank, settings, parallel));
-  }
-  return serving::serving_plan(
-      std::move(stages), settings, parallel, [settings](std::int64_t n, std::string_view file) {
-        return sglang_command(settings, n, file);
-      });
+  const auto rule = [&](const serving::StageRank& rank, const serving::Parallel& parallel) {
+    return stage_plan(rank, settings, parallel);
+  };
+  return serving::serving_plan(model, settings, {}, rule, sglang_command);
 }
 
 }  // namespace kvfathom

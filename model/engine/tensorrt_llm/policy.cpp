@@ -28,20 +28,6 @@ double share_of(const EngineSettings& settings) {
   return share;
 }
 
-void require_growing_layers(const ModelSpec& model) {
-  for (const LayerSpec& layer : model.layers) {
-    for (const cache::Scheme& scheme : cache::schemes_of(layer.mixer, CacheScheme::native)) {
-      const std::string_view name = cache::name(scheme);
-      if (name != "full" && name != "mla-latent" && name != "cross-layer") {
-        throw Unsupported(
-            model.name,
-            "tensorrt-llm: no rule for the pool of its " + std::string(name) + " layers",
-            "");
-      }
-    }
-  }
-}
-
 /// What the share leaves of the memory that is free behind the fixed lines.
 std::int64_t spare_of_free(const std::vector<LedgerLine>& fixed, const EngineSettings& settings) {
   std::int64_t free = settings.device_memory_bytes;
@@ -56,26 +42,18 @@ std::int64_t spare_of_free(const std::vector<LedgerLine>& fixed, const EngineSet
 std::string trtllm_command(const EngineSettings& settings,
                            std::int64_t context_tokens,
                            std::string_view model) {
-  if (settings.cache_type_k != DType::f16 && settings.cache_type_k != DType::bf16) {
-    return {};  // the cache type is a line of its options file, not an argument
+  const bool wide = settings.cache_type_k == DType::f16 || settings.cache_type_k == DType::bf16;
+  if (!wide || settings.block_tokens) {
+    return {};  // both are lines of its options file, not arguments
   }
   std::string text =
       "trtllm-serve " + std::string(model) + " --max_seq_len " + std::to_string(context_tokens);
-  const auto add = [&](bool wanted, std::string_view option, std::string_view value) {
-    serving::add_option(text, wanted, option, value);
-  };
-  add(settings.max_sequences.has_value(),
-      "--max_batch_size",
-      std::to_string(settings.max_sequences.value_or(0)));
-  add(settings.max_batched_tokens.has_value(),
-      "--max_num_tokens",
-      std::to_string(settings.max_batched_tokens.value_or(0)));
-  add(settings.gpu_memory_utilization.has_value(),
-      "--kv_cache_free_gpu_memory_fraction",
-      serving::share_text(settings.gpu_memory_utilization.value_or(0)));
-  add(settings.tensor_parallel > 1, "--tp_size", std::to_string(settings.tensor_parallel));
-  add(settings.pipeline_parallel > 1, "--pp_size", std::to_string(settings.pipeline_parallel));
-  add(settings.expert_parallel > 1, "--ep_size", std::to_string(settings.expert_parallel));
+  serving::add_count(text, "--max_batch_size", settings.max_sequences);
+  serving::add_count(text, "--max_num_tokens", settings.max_batched_tokens);
+  serving::add_share(text, "--kv_cache_free_gpu_memory_fraction", settings.gpu_memory_utilization);
+  serving::add_ranks(text, "--tp_size", settings.tensor_parallel);
+  serving::add_ranks(text, "--pp_size", settings.pipeline_parallel);
+  serving::add_ranks(text, "--ep_size", settings.expert_parallel);
   return text;
 }
 
@@ -107,20 +85,15 @@ serving::StagePlan stage_plan(const serving::StageRank& rank,
 std::unique_ptr<MemoryPlan> prepare_tensorrt_llm(const ModelSpec& model,
                                                  const EngineSettings& settings) {
   cache::require_applicable(model, settings.scheme);
-  require_growing_layers(model);
+  serving::require_schemes(model, "tensorrt-llm", {"full", "mla-latent", "cross-layer"});
   serving::require_serving_cache_type(settings, false);
   if (settings.data_parallel > 1) {
     throw Unsupported("--data-parallel", "tensorrt-llm: no rule for replicas is known", "use 1");
   }
-  const serving::Parallel parallel = serving::parallel_of(settings);
-  std::vector<serving::StagePlan> stages;
-  for (const serving::StageRank& rank : serving::stage_ranks(model, settings, parallel)) {
-    stages.push_back(stage_plan(rank, settings, parallel));
-  }
-  return serving::serving_plan(
-      std::move(stages), settings, parallel, [settings](std::int64_t n, std::string_view file) {
-        return trtllm_command(settings, n, file);
-      });
+  const auto rule = [&](const serving::StageRank& rank, const serving::Parallel& parallel) {
+    return stage_plan(rank, settings, parallel);
+  };
+  return serving::serving_plan(model, settings, {}, rule, trtllm_command);
 }
 
 }  // namespace kvfathom

@@ -107,30 +107,20 @@ std::string vllm_command(const EngineSettings& settings,
                          std::string_view model) {
   std::string text =
       "vllm serve " + std::string(model) + " --max-model-len " + std::to_string(context_tokens);
-  const auto add = [&](bool wanted, std::string_view option, std::string_view value) {
-    serving::add_option(text, wanted, option, value);
-  };
-  add(settings.max_sequences.has_value(),
-      "--max-num-seqs",
-      std::to_string(settings.max_sequences.value_or(0)));
-  add(settings.max_batched_tokens.has_value(),
-      "--max-num-batched-tokens",
-      std::to_string(settings.max_batched_tokens.value_or(0)));
-  add(settings.gpu_memory_utilization.has_value(),
-      "--gpu-memory-utilization",
-      serving::share_text(settings.gpu_memory_utilization.value_or(0)));
-  add(settings.block_tokens.has_value(),
-      "--block-size",
-      std::to_string(settings.block_tokens.value_or(0)));
-  add(settings.tensor_parallel > 1, "-tp", std::to_string(settings.tensor_parallel));
-  add(settings.pipeline_parallel > 1, "-pp", std::to_string(settings.pipeline_parallel));
-  add(settings.data_parallel > 1, "-dp", std::to_string(settings.data_parallel));
-  add(settings.expert_parallel > 1, "--enable-expert-parallel", "");
+  serving::add_count(text, "--max-num-seqs", settings.max_sequences);
+  serving::add_count(text, "--max-num-batched-tokens", settings.max_batched_tokens);
+  serving::add_share(text, "--gpu-memory-utilization", settings.gpu_memory_utilization);
+  serving::add_count(text, "--block-size", settings.block_tokens);
+  serving::add_ranks(text, "-tp", settings.tensor_parallel);
+  serving::add_ranks(text, "-pp", settings.pipeline_parallel);
+  serving::add_ranks(text, "-dp", settings.data_parallel);
+  serving::add_option(text, settings.expert_parallel > 1, "--enable-expert-parallel", "");
   const DType type = settings.cache_type_k;
-  const bool fp8 = type == DType::f8_e4m3 || type == DType::f8_e5m2;
-  add(fp8, "--kv-cache-dtype", type == DType::f8_e5m2 ? "fp8_e5m2" : "fp8");
-  add(type == DType::nvfp4, "--kv-cache-dtype", "nvfp4");
-  add(settings.scheme == CacheScheme::full, "--disable-hybrid-kv-cache-manager", "");
+  serving::add_option(text, type == DType::f8_e4m3, "--kv-cache-dtype", "fp8");
+  serving::add_option(text, type == DType::f8_e5m2, "--kv-cache-dtype", "fp8_e5m2");
+  serving::add_option(text, type == DType::nvfp4, "--kv-cache-dtype", "nvfp4");
+  serving::add_option(
+      text, settings.scheme == CacheScheme::full, "--disable-hybrid-kv-cache-manager", "");
   return text;
 }
 
@@ -184,16 +174,10 @@ std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model, const EngineSet
                          std::to_string(most) + " at a time",
                      "raise --max-sequences");
   }
-  const serving::Parallel parallel = serving::parallel_of(settings);
-  std::vector<StagePlan> stages;
-  for (const serving::StageRank& rank :
-       serving::stage_ranks(model, settings, parallel, {.marlin_mxfp4 = true})) {
-    stages.push_back(stage_plan(rank, settings, parallel, behaviours));
-  }
-  return serving::serving_plan(
-      std::move(stages), settings, parallel, [settings](std::int64_t n, std::string_view file) {
-        return vllm_command(settings, n, file);
-      });
+  const auto rule = [&](const serving::StageRank& rank, const serving::Parallel& parallel) {
+    return stage_plan(rank, settings, parallel, behaviours);
+  };
+  return serving::serving_plan(model, settings, {.marlin_mxfp4 = true}, rule, vllm_command);
 }
 
 }  // namespace kvfathom
