@@ -66,7 +66,7 @@ std::vector<LayerBytes> layer_bytes(const ModelSpec& rank,
                      .state = layout.state_elements * kStateElementBytes +
                               layout.conv_elements * kConvElementBytes,
                      .window_tokens = layout.token_cap.value_or(0)};
-    if (bytes.scheme == "sparse-index" && rules.index_scales) {
+    if (bytes.scheme == "sparse-index") {
       bytes.k = layout.k_row_elements + kIndexScaleBytes;
     }
     if (bytes.scheme == "mla-latent" && sparse && is_fp8(settings.cache_type_k)) {

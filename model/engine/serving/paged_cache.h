@@ -19,7 +19,6 @@ struct PagingRules {
   bool groups = true;      ///< windows and states have groups of their own; false: windows are full
   bool near_equal = true;  ///< the larger of nearly equal layer counts is the size of a group
   std::int64_t spare_blocks = 0;  ///< allocated, but never a sequence's
-  bool index_scales = true;       ///< indexer keys are fp8 with an f32 scale per key
   std::string_view engine;        ///< for refusals
 };
 

@@ -7,6 +7,8 @@
 #include <span>
 #include <utility>
 
+#include "model/error.h"
+
 namespace kvfathom::serving {
 namespace {
 
@@ -254,6 +256,16 @@ void pay_from_spare(std::int64_t spare_bytes,
       fixed.push_back(line);
     }
   }
+}
+
+double share_of_device(const EngineSettings& settings, double fallback) {
+  const double share = settings.gpu_memory_utilization.value_or(fallback);
+  if (!(share > 0.0) || share > 1.0) {
+    throw InputError("--gpu-memory-utilization",
+                     share_text(share) + " is no share of a device",
+                     "more than 0, at most 1");
+  }
+  return share;
 }
 
 void add_option(std::string& text, bool wanted, std::string_view option, std::string_view value) {

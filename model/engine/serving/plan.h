@@ -41,6 +41,10 @@ void pay_from_spare(std::int64_t spare_bytes,
                     std::vector<LedgerLine>& fixed,
                     std::vector<LedgerLine> lines);
 
+/// The engine's share of a device, or of its free memory: the one asked for, else `fallback`.
+/// InputError unless it is more than 0 and at most 1.
+[[nodiscard]] double share_of_device(const EngineSettings& settings, double fallback);
+
 /// Appends " option value" where `wanted`; a value may be empty.
 void add_option(std::string& text, bool wanted, std::string_view option, std::string_view value);
 /// Appends " option n" where a person chose n.

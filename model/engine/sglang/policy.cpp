@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
-#include <utility>
 
 #include "model/cache/scheme.h"
 #include "model/engine/serving/plan.h"
 #include "model/engine/serving/profile.h"
-#include "model/error.h"
 
 namespace kvfathom {
 namespace {
@@ -37,17 +35,10 @@ const DeviceClass& class_of(std::int64_t device_memory_bytes) {
 }
 
 double share_of(const EngineSettings& settings) {
-  if (!settings.gpu_memory_utilization) {
-    return sglang_default_share(
-        settings.device_memory_bytes, settings.tensor_parallel, settings.pipeline_parallel);
-  }
-  const double share = *settings.gpu_memory_utilization;
-  if (!(share > 0.0) || share >= 1.0) {
-    throw InputError("--gpu-memory-utilization",
-                     serving::share_text(share) + " is no static share",
-                     "more than 0, less than 1");
-  }
-  return share;
+  return serving::share_of_device(
+      settings,
+      sglang_default_share(
+          settings.device_memory_bytes, settings.tensor_parallel, settings.pipeline_parallel));
 }
 
 std::string sglang_command(const EngineSettings& settings,

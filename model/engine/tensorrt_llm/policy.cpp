@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
-#include <utility>
 
 #include "model/cache/scheme.h"
 #include "model/engine/serving/plan.h"
@@ -18,24 +17,14 @@ constexpr std::int64_t kBlockTokens = 32;   // tokens_per_block, as logged since
 constexpr std::int64_t kStepTokens = 8192;  // max_num_tokens of trtllm-serve
 constexpr std::int64_t kStepSequences = 256;
 
-double share_of(const EngineSettings& settings) {
-  const double share = settings.gpu_memory_utilization.value_or(kDefaultShare);
-  if (!(share > 0.0) || share > 1.0) {
-    throw InputError("--gpu-memory-utilization",
-                     serving::share_text(share) + " is no share of the free memory",
-                     "more than 0, at most 1");
-  }
-  return share;
-}
-
 /// What the share leaves of the memory that is free behind the fixed lines.
 std::int64_t spare_of_free(const std::vector<LedgerLine>& fixed, const EngineSettings& settings) {
   std::int64_t free = settings.device_memory_bytes;
   for (const LedgerLine& line : fixed) {
     free -= line.bytes;
   }
-  const double spare =
-      static_cast<double>(std::max<std::int64_t>(0, free)) * (1.0 - share_of(settings));
+  const double spare = static_cast<double>(std::max<std::int64_t>(0, free)) *
+                       (1.0 - serving::share_of_device(settings, kDefaultShare));
   return static_cast<std::int64_t>(std::ceil(spare));
 }
 

@@ -37,16 +37,6 @@ serving::Step largest_step(const EngineSettings& settings) {
           .sequences = settings.max_sequences.value_or(large ? 1024 : 256)};
 }
 
-double utilization_of(const EngineSettings& settings) {
-  const double share = settings.gpu_memory_utilization.value_or(kDefaultUtilization);
-  if (!(share > 0.0) || share > 1.0) {
-    throw InputError("--gpu-memory-utilization",
-                     serving::share_text(share) + " is no share of a device",
-                     "more than 0, at most 1");
-  }
-  return share;
-}
-
 template <class Test>
 bool any_mixer(const ModelSpec& model, Test test) {
   for (const LayerSpec& layer : model.layers) {
@@ -137,7 +127,6 @@ StagePlan stage_plan(const serving::StageRank& rank,
       .max_batched_tokens = step.tokens,
       .groups = behaviours.window_groups,
       .near_equal = behaviours.near_equal_groups,
-      .index_scales = true,
       .engine = "vllm"};
   StagePlan plan;
   plan.cache = serving::paged_cache(rank.model, settings, rules);
@@ -149,7 +138,8 @@ StagePlan stage_plan(const serving::StageRank& rank,
       modelled_line(device, LedgerKind::runtime, serving::runtime_memory(parallel)));
   const LedgerLine graphs = modelled_line(device, LedgerKind::graphs, serving::cuda_graphs());
   const auto budget = static_cast<std::int64_t>(
-      std::floor(static_cast<double>(settings.device_memory_bytes) * utilization_of(settings)));
+      std::floor(static_cast<double>(settings.device_memory_bytes) *
+                 serving::share_of_device(settings, kDefaultUtilization)));
   std::vector<LedgerLine> outside;
   if (behaviours.graphs_in_budget || settings.device_memory_bytes == 0) {
     plan.fixed.push_back(graphs);

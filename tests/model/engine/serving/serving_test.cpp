@@ -1,6 +1,5 @@
 // The serving engines: blocks against logged start-ups, ranks, and what must hold for every engine.
-#include <cmath>
-#include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -94,6 +93,45 @@ TEST(Vllm, SparseFp8RowsAreTheKernelsLayout) {
   const ModelSpec model = catalog("deepseek-v3.2");
   const auto report = prepared("vllm", model, serving_settings(DType::f8_e4m3))->evaluate(64);
   EXPECT_EQ(report.cache.bytes(), 61LL * 64 * (656 + 132));
+}
+
+TEST(Vllm, GraphsOutsideTheBudgetArePaidFromTheReserve) {
+  const ModelSpec model = catalog("llama-3.1-8b");
+  EngineSettings settings = serving_settings();
+  settings.device_memory_bytes = std::int64_t{80} << 30;
+  const auto bytes = [&](LedgerKind kind) {
+    return prepared("vllm", model, settings)->evaluate(4096).ledger.bytes_of(kind);
+  };
+  const std::int64_t graphs = bytes(LedgerKind::graphs);
+  EXPECT_GT(graphs, 0);
+  EXPECT_EQ(bytes(LedgerKind::reserve), std::int64_t{8} << 30);
+  settings.missing_behaviours = {"graphs-in-budget"};
+  EXPECT_EQ(bytes(LedgerKind::graphs), 0);
+  EXPECT_EQ(bytes(LedgerKind::reserve), std::int64_t{8} << 30);
+  settings.gpu_memory_utilization = 1.0;
+  EXPECT_EQ(bytes(LedgerKind::graphs), graphs);
+  EXPECT_EQ(bytes(LedgerKind::reserve), 0);
+}
+
+TEST(Vllm, ReplicasShareTheSequencesAndTheExperts) {
+  const ModelSpec model = catalog("qwen3-30b-a3b");
+  EngineSettings settings = serving_settings();
+  settings.sequences = 3;
+  const auto alone = prepared("vllm", model, settings)->evaluate(1600).ledger;
+  settings.data_parallel = 2;
+  const auto shared = prepared("vllm", model, settings)->evaluate(1600).ledger;
+  const auto of = [](const MemoryLedger& ledger, int device, LedgerKind kind) {
+    std::int64_t bytes = 0;
+    for (const LedgerLine& line : ledger.lines) {
+      bytes += line.device == Device{device} && line.kind == kind ? line.bytes : 0;
+    }
+    return bytes;
+  };
+  const std::int64_t all = of(alone, 0, LedgerKind::cache);
+  EXPECT_EQ(of(shared, 0, LedgerKind::cache), all / 3 * 2);
+  EXPECT_EQ(of(shared, 1, LedgerKind::cache), all / 3);
+  const std::int64_t experts = 48LL * 128 * 3 * 2048 * 768 * 2;
+  EXPECT_EQ(of(shared, 1, LedgerKind::weights), of(alone, 0, LedgerKind::weights) - experts / 2);
 }
 
 TEST(Vllm, KvHeadsAreReplicatedBeyondTheirNumber) {
