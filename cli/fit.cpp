@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/format.h"
+#include "cli/headline.h"
 #include "cli/json_writer.h"
 #include "cli/values.h"
 #include "model/error.h"
@@ -22,6 +23,9 @@ FitAnswer finished(const Query& query,
                    std::int64_t context_tokens) {
   const std::int64_t shown = std::max<std::int64_t>(1, context_tokens);
   FitAnswer answer;
+  answer.engine = engine_line(query);
+  answer.engine_name = query.engine->name;
+  answer.engine_version = query.engine_version;
   answer.cache_case = cache_case;
   answer.label = label_of(query, cache_case, plan);
   answer.report = plan.evaluate(shown);
@@ -94,18 +98,23 @@ FitAnswer most_sequences(const Query& query,
   return answer;
 }
 
-Json json_of(const Query& query, const std::vector<FitAnswer>& answers) {
+Json json_of(const Query& query,
+             const std::vector<FitAnswer>& answers,
+             const std::vector<RefusedEngine>& refused) {
   Json json = document("fit");
   json["model"] = model_json(query.model.spec);
   json["gpu"] = {
       {"name", query.machine.name},
       {"count", query.machine.n_gpus},
       {"usable_bytes", query.machine.capacities.front().bytes - query.machine.reserve_bytes}};
-  json["engine"] = engine_json(query);
+  json["engine"] =
+      query.engine != nullptr ? engine_json(query) : Json{{"name", "all"}, {"version", nullptr}};
   json["answers"] = Json::array();
   for (const FitAnswer& answer : answers) {
     json["answers"].push_back(
-        {{"scheme", scheme_json(answer.label)},
+        {{"engine",
+          {{"name", answer.engine_name}, {"version", text_or_null(answer.engine_version)}}},
+         {"scheme", scheme_json(answer.label)},
          {"max_context_tokens", answer.max_context_tokens},
          {"limited_by", answer.limited_by},
          {"sequences", answer.sequences},
@@ -113,6 +122,9 @@ Json json_of(const Query& query, const std::vector<FitAnswer>& answers) {
          {"ledger", ledger_json(answer.report.ledger)},
          {"device_totals", device_totals_json(answer.report.ledger, query.machine)},
          {"command", text_or_null(answer.command)}});
+  }
+  for (const RefusedEngine& one : refused) {
+    json["refused"].push_back({{"engine", one.engine}, {"reason", one.reason}});
   }
   return json;
 }
@@ -133,28 +145,87 @@ std::int64_t context_for_users(const Options& options) {
   return parse_count("--context", *options.engine.context, 1, kLongestContext);
 }
 
-}  // namespace
-
-int fit(const Options& options, Console& console) {
-  const std::int64_t users_context = context_for_users(options);
-  const Query query = read_query(options);
-  if (!query.machine.known()) {
-    throw InputError("--gpu", "missing", "give --gpu NAME, --gpu local or --memory SIZE");
-  }
+std::vector<FitAnswer> answers_of(const Query& query,
+                                  const Options& options,
+                                  const std::vector<CacheCase>& cases,
+                                  std::int64_t users_context) {
   std::vector<FitAnswer> answers;
-  for (const CacheCase& cache_case : fit_cases(query, options)) {
+  for (const CacheCase& cache_case : cases) {
     answers.push_back(options.users ? most_sequences(query, cache_case, users_context)
                                     : longest(query, cache_case, options.beyond_trained));
   }
-  if (console.json) {
-    print_json(console, json_of(query, answers));
-  } else {
-    print_fit(console, query, options, answers);
+  return answers;
+}
+
+/// The cases of one engine beside others: what was named, else its own cache as it is by default.
+std::vector<CacheCase> cases_beside_others(const Query& query, const Options& options) {
+  std::vector<CacheCase> cases = fit_cases(query, options);
+  if (options.engine.schemes.empty()) {
+    cases.resize(1);
   }
+  return cases;
+}
+
+int exit_code(const std::vector<FitAnswer>& answers) {
   const bool any = std::any_of(answers.begin(), answers.end(), [](const FitAnswer& answer) {
     return answer.max_context_tokens > 0;
   });
   return any ? 0 : 1;
+}
+
+void require_machine(const Query& query) {
+  if (!query.machine.known()) {
+    throw InputError("--gpu", "missing", "give --gpu NAME, --gpu local or --memory SIZE");
+  }
+}
+
+/// `--engine all`. An engine that refuses the model or a setting is named with its reason; if all
+/// do, the last reason is the answer.
+int fit_all_engines(const Options& options, Console& console, std::int64_t users_context) {
+  const Query base = read_model_and_machine(options);
+  require_machine(base);
+  std::vector<FitAnswer> answers;
+  std::vector<RefusedEngine> refused;
+  for (const EngineInfo& engine : engines()) {
+    try {
+      const Query query = with_engine(base, options, engine);
+      const auto cases = cases_beside_others(query, options);
+      for (FitAnswer& answer : answers_of(query, options, cases, users_context)) {
+        answers.push_back(std::move(answer));
+      }
+    } catch (const InputError& error) {
+      refused.push_back({std::string(engine.name), error.what()});
+    } catch (const Unsupported& error) {
+      refused.push_back({std::string(engine.name), error.what()});
+    }
+  }
+  if (answers.empty()) {
+    throw Unsupported("--engine", "no engine takes this: " + refused.back().reason, "");
+  }
+  if (console.json) {
+    print_json(console, json_of(base, answers, refused));
+  } else {
+    print_engines(console, base, options, answers, refused);
+  }
+  return exit_code(answers);
+}
+
+}  // namespace
+
+int fit(const Options& options, Console& console) {
+  const std::int64_t users_context = context_for_users(options);
+  if (options.engine.engine && lower(*options.engine.engine) == "all") {
+    return fit_all_engines(options, console, users_context);
+  }
+  const Query query = read_query(options);
+  require_machine(query);
+  const auto answers = answers_of(query, options, fit_cases(query, options), users_context);
+  if (console.json) {
+    print_json(console, json_of(query, answers, {}));
+  } else {
+    print_fit(console, query, options, answers);
+  }
+  return exit_code(answers);
 }
 
 }  // namespace kvfathom::cli

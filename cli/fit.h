@@ -10,6 +10,9 @@
 namespace kvfathom::cli {
 
 struct FitAnswer {
+  std::string engine;  ///< name and version, as a headline says them
+  std::string engine_name;
+  std::string engine_version;  ///< empty: it has one
   CacheCase cache_case;
   SchemeLabel label;
   std::int64_t max_context_tokens = 0;  ///< 0: not even one token fits
@@ -18,6 +21,19 @@ struct FitAnswer {
   MemoryReport report;     ///< at the answer; at one token where nothing fits
   std::string command;
 };
+
+/// An engine of `--engine all` that has no answer, and why.
+struct RefusedEngine {
+  std::string engine;
+  std::string reason;
+};
+
+/// Every engine's answers side by side, and what makes them differ.
+void print_engines(Console& console,
+                   const Query& query,
+                   const Options& options,
+                   const std::vector<FitAnswer>& answers,
+                   const std::vector<RefusedEngine>& refused);
 
 void print_fit(Console& console,
                const Query& query,

@@ -46,7 +46,7 @@ void add_engine_options(CLI::App& command, Options& options) {
   const auto add = [&](const char* name, Text& target, const char* type, const char* help) {
     command.add_option(name, target, help)->type_name(type)->group("Engine");
   };
-  add("--engine", engine.engine, "E", "ideal or llama.cpp (default for GGUF weights)");
+  add("--engine", engine.engine, "E", "ideal, llama.cpp (default for GGUF), vllm .. or all (fit)");
   add("--engine-version", engine.engine_version, "V", "build (b9000), release or date");
   add("--context", engine.context, "N", "tokens per sequence");
   add("--sequences", engine.sequences, "S", "concurrent sequences, default 1 (llama.cpp -np)");
@@ -71,6 +71,20 @@ void add_engine_options(CLI::App& command, Options& options) {
   add("--flash-attention", engine.flash_attention, "on|off|auto", "llama.cpp -fa");
   add("--kv-unified", engine.kv_unified, "on|off", "one cache for all sequences (llama.cpp -kvu)");
   add("--swa-full", engine.swa_full, "on|off", "windows get the whole context (--swa-full)");
+  add("--gpu-memory-utilization",
+      engine.gpu_memory_utilization,
+      "F",
+      "the engine's share of a device (vLLM; SGLang --mem-fraction-static)");
+  add("--max-batched-tokens", engine.max_batched_tokens, "N", "tokens per step (vLLM, SGLang)");
+  add("--max-sequences", engine.max_sequences, "N", "sequences per step (vLLM --max-num-seqs)");
+  add("--block-tokens", engine.block_tokens, "N", "tokens per page (vLLM --block-size)");
+  add("--tensor-parallel", engine.tensor_parallel, "N", "ranks that share each layer, default 1");
+  add("--pipeline-parallel", engine.pipeline_parallel, "N", "stages of layers, default 1");
+  add("--data-parallel", engine.data_parallel, "N", "replicas, default 1");
+  add("--expert-parallel",
+      engine.expert_parallel,
+      "N",
+      "ranks that share whole experts, default 1");
 }
 
 }  // namespace kvfathom::cli

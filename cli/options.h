@@ -47,6 +47,14 @@ struct EngineOptions {
   Text flash_attention;
   Text kv_unified;
   Text swa_full;
+  Text gpu_memory_utilization;
+  Text max_batched_tokens;
+  Text max_sequences;
+  Text block_tokens;
+  Text tensor_parallel;
+  Text pipeline_parallel;
+  Text data_parallel;
+  Text expert_parallel;
 };
 
 /// One struct for all commands: each registers the part it has a use for.

@@ -26,7 +26,8 @@ bool keeps_all(DType dtype) {
 DType default_cache_type(const Query& query) {
   const bool model_dtype = query.engine->name != "llama.cpp" && query.model.spec.weight_dtype;
   const DType dtype = model_dtype ? *query.model.spec.weight_dtype : DType::f16;
-  return keeps_all(dtype) ? dtype : DType::f16;
+  const bool narrowed = loads_checkpoints(*query.engine) && dtype == DType::f32;  // to 16 bits
+  return keeps_all(dtype) && !narrowed ? dtype : DType::f16;
 }
 
 /// Schemes that the model's own layers have: asking for one of them is asking for `native`.
@@ -70,6 +71,59 @@ std::vector<std::string> behaviours_before(const std::string& engine, const std:
   return missing_behaviours(read_engine_history(path), version);
 }
 
+/// What such an engine is told to load: "org/model" where the source is a Hugging Face address,
+/// else what the person named.
+std::string served_name(const ModelArgument& model, const Options& options) {
+  const std::string& argument = options.model;
+  // Like a GGUF that somebody would have to make first.
+  const std::string suffix = options.weights ? "-" + model.weights : "";
+  constexpr std::string_view kSite = "https://huggingface.co/";
+  const std::string& source = model.spec.source;
+  if (is_directory(argument) || !source.starts_with(kSite)) {
+    return argument + suffix;
+  }
+  const std::string path = source.substr(kSite.size());
+  const std::size_t name = path.find('/');
+  return (name == std::string::npos ? argument : path.substr(0, path.find('/', name + 1))) + suffix;
+}
+
+/// One device for each rank of an engine that cuts the model, unless --gpus says how many.
+GpuOptions with_a_device_per_rank(GpuOptions gpu, const EngineSettings& settings) {
+  const std::int64_t ranks =
+      settings.tensor_parallel * settings.pipeline_parallel * settings.data_parallel;
+  const bool one_name = !gpu.gpu || gpu.gpu->find(',') == std::string::npos;
+  if (!gpu.gpus && ranks > 1 && one_name) {
+    gpu.gpus = std::to_string(ranks);
+  }
+  return gpu;
+}
+
+/// llama.cpp loads no checkpoint's packed matrices: a GGUF has types of its own.
+void require_loadable(const Query& query) {
+  if (query.engine->name != "llama.cpp" || !query.model.foretold) {
+    return;
+  }
+  for (const Tensor& tensor : query.model.spec.tensors) {
+    if (tensor.name.ends_with("qweight") || tensor.name.find("weight_scale") != std::string::npos) {
+      throw Unsupported("--weights",
+                        query.model.weights + " is a checkpoint's format; llama.cpp loads a GGUF",
+                        "use q8_0, q4_k_m or another of its types");
+    }
+  }
+}
+
+/// llama.cpp has no fp8 and no nvfp4 cache; the other engines refuse for themselves.
+void require_cache_types(const Query& query) {
+  for (const DType type : {query.settings.cache_type_k, query.settings.cache_type_v}) {
+    const bool serving = type == DType::f8_e4m3 || type == DType::f8_e5m2 || type == DType::nvfp4;
+    if (serving && query.engine->name == "llama.cpp") {
+      throw InputError("--cache-type-k",
+                       std::string(name(type)) + " is no cache type of llama.cpp",
+                       "use f16, bf16, q8_0, q4_0 or another of its types");
+    }
+  }
+}
+
 bool wants_all(const std::vector<std::string>& names) {
   return std::any_of(
       names.begin(), names.end(), [](const std::string& n) { return lower(n) == "all"; });
@@ -84,17 +138,25 @@ bool is_supported(const Query& query, const CacheCase& cache_case) {
   }
 }
 
-/// K and V types to try with the native scheme: those named, else three that llama.cpp users know.
+/// K and V types to try with the native scheme: those named, else three that the engine's users
+/// know.
 std::vector<std::pair<DType, DType>> types_to_try(const Query& query, const Options& options) {
   const DType k = query.settings.cache_type_k;
   const DType v = query.settings.cache_type_v;
   if (options.engine.cache_type_k || options.engine.cache_type_v) {
     return {{k, v}};
   }
+  if (loads_checkpoints(*query.engine)) {
+    return {{k, v}, {DType::f8_e4m3, DType::f8_e4m3}, {DType::nvfp4, DType::nvfp4}};
+  }
   return {{k, v}, {DType::q8_0, DType::q8_0}, {DType::q4_0, DType::q4_0}};
 }
 
 }  // namespace
+
+bool loads_checkpoints(const EngineInfo& engine) {
+  return engine.name != "ideal" && engine.name != "llama.cpp";
+}
 
 bool has_latent_attention(const ModelSpec& model) {
   return std::any_of(model.layers.begin(), model.layers.end(), [](const LayerSpec& layer) {
@@ -102,17 +164,27 @@ bool has_latent_attention(const ModelSpec& model) {
   });
 }
 
-Query read_query(const Options& options) {
+Query read_model_and_machine(const Options& options) {
   Query query;
   query.settings = settings_of(options.engine);
-  query.machine = read_machine(options.gpu);
+  query.machine = read_machine(with_a_device_per_rank(options.gpu, query.settings));
   query.model = read_model(options.model, options.weights);
-  query.engine = &engine_named(
-      lower(options.engine.engine.value_or(query.model.gguf ? "llama.cpp" : "ideal")));
+  query.settings.n_gpus = query.machine.n_gpus;
+  if (!query.machine.devices.empty()) {
+    query.settings.device_name = query.machine.devices.front().name;
+    query.settings.device_memory_bytes = query.machine.devices.front().memory_bytes;
+  }
+  return query;
+}
+
+Query with_engine(Query query, const Options& options, const EngineInfo& engine) {
+  query.engine = &engine;
   if (query.model.checkpoint && query.engine->name == "llama.cpp") {
     foretell_gguf(query.model);  // it loads no safetensors
   }
-  query.settings.n_gpus = query.machine.n_gpus;
+  if (loads_checkpoints(engine)) {
+    query.model.file = served_name(query.model, options);
+  }
   if (query.model.foretold) {
     query.settings.weights_provenance = Provenance::modelled;
   }
@@ -129,7 +201,16 @@ Query read_query(const Options& options) {
   if (!options.engine.cache_type_v) {
     query.settings.cache_type_v = default_cache_type(query);
   }
+  require_cache_types(query);
+  require_loadable(query);
   return query;
+}
+
+Query read_query(const Options& options) {
+  Query query = read_model_and_machine(options);
+  const EngineInfo& engine =
+      engine_named(lower(options.engine.engine.value_or(query.model.gguf ? "llama.cpp" : "ideal")));
+  return with_engine(std::move(query), options, engine);
 }
 
 std::unique_ptr<MemoryPlan> plan_of(const Query& query, const CacheCase& cache_case) {
@@ -193,7 +274,8 @@ SchemeLabel label_of(const Query& query, const CacheCase& cache_case, const Memo
           .k = cache_case.k,
           .v = cache_case.v,
           .exact = keeps_all(cache_case.k) && keeps_all(cache_case.v),
-          .engine_support = query.engine->name == "ideal" || !plan.command(1, "m").empty()};
+          .engine_support = query.engine->name == "ideal" || query.engine->name == "huggingface" ||
+                            !plan.command(1, "m").empty()};
 }
 
 }  // namespace kvfathom::cli

@@ -30,6 +30,10 @@ struct Query {
 
 [[nodiscard]] Query read_query(const Options& options);
 
+/// The part of a query that all engines share, and the rest of it for one of them.
+[[nodiscard]] Query read_model_and_machine(const Options& options);
+[[nodiscard]] Query with_engine(Query query, const Options& options, const EngineInfo& engine);
+
 /// A plan of the query's engine for one case, on the query's machine.
 [[nodiscard]] std::unique_ptr<MemoryPlan> plan_of(const Query& query, const CacheCase& cache_case);
 [[nodiscard]] std::unique_ptr<MemoryPlan> plan_of(const Query& query,
@@ -54,6 +58,9 @@ struct SchemeLabel {
 [[nodiscard]] SchemeLabel label_of(const Query& query,
                                    const CacheCase& cache_case,
                                    const MemoryPlan& plan);
+
+/// A serving engine: it loads Hugging Face checkpoints, no GGUF.
+[[nodiscard]] bool loads_checkpoints(const EngineInfo& engine);
 
 /// Whether any decoder layer has latent attention.
 [[nodiscard]] bool has_latent_attention(const ModelSpec& model);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "cli/format.h"
 #include "cli/headline.h"
@@ -34,7 +35,10 @@ void add_cheaper_caches(const Query& query,
       found.emplace_back("the model's own scheme (--scheme native)");
     }
   }
-  for (const DType type : {DType::q8_0, DType::q4_0}) {
+  const bool serving = loads_checkpoints(*query.engine);
+  const std::array<DType, 2> types =
+      serving ? std::array{DType::f8_e4m3, DType::nvfp4} : std::array{DType::q8_0, DType::q4_0};
+  for (const DType type : types) {
     const CacheCase smaller{cache_case.scheme, type, type};
     if (info(type).block_bytes * info(cache_case.k).block_elements <
             info(cache_case.k).block_bytes * info(type).block_elements &&
@@ -48,17 +52,20 @@ void add_cheaper_caches(const Query& query,
   }
 }
 
-/// The largest usual GGUF recipe whose weights leave room; only where no file fixes the weights.
+/// The largest usual recipe whose weights leave room; only where no file fixes the weights.
 void add_smaller_weights(const Query& query,
                          const Options& options,
                          const CacheCase& cache_case,
                          std::int64_t context_tokens,
                          std::vector<std::string>& found) {
-  constexpr std::array<const char*, 5> kRecipes{"q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m"};
+  constexpr std::array<const char*, 5> kGguf{"q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m"};
+  constexpr std::array<const char*, 2> kCheckpoints{"fp8", "awq"};
+  const std::span<const char* const> recipes =
+      loads_checkpoints(*query.engine) ? std::span<const char* const>(kCheckpoints) : kGguf;
   if (!query.model.foretold) {
     return;
   }
-  for (const char* recipe : kRecipes) {
+  for (const char* recipe : recipes) {
     try {
       Query smaller = query;
       smaller.model = read_model(options.model, recipe);

@@ -150,6 +150,12 @@ using Json = nlohmann::json;
 
 /// {"component": size in bytes} with a suffix that names another unit: cache_mib, weights_gib.
 LoggedSize logged_size(const std::string& key, double value) {
+  if (key == "concurrency") {
+    return {key, value, kTwoDecimals};
+  }
+  if (key == "pool_tokens") {
+    return {"pool tokens", value, 1.0};
+  }
   constexpr std::array<std::string_view, 3> kUnits{"_bytes", "_mib", "_gib"};
   constexpr std::array<double, 3> kScale{1.0, kMiB, kMiB * 1024.0};
   constexpr std::array<double, 3> kPrinted{1.0, kTwoDecimals, kTwoDecimals};
@@ -196,6 +202,19 @@ EngineSettings settings_of_json(const Json& json) {
     settings.swa_full = json.at("swa_full").get<bool>();
   }
   settings.scheme = scheme_named(json.value("scheme", "native"));
+  maybe("max_batched_tokens", settings.max_batched_tokens);
+  maybe("max_sequences", settings.max_sequences);
+  maybe("block_tokens", settings.block_tokens);
+  if (json.contains("gpu_memory_utilization")) {
+    settings.gpu_memory_utilization = json.at("gpu_memory_utilization").get<double>();
+  }
+  settings.tensor_parallel = json.value("tensor_parallel", std::int64_t{1});
+  settings.pipeline_parallel = json.value("pipeline_parallel", std::int64_t{1});
+  settings.data_parallel = json.value("data_parallel", std::int64_t{1});
+  settings.expert_parallel = json.value("expert_parallel", std::int64_t{1});
+  settings.device_memory_bytes =
+      static_cast<std::int64_t>(json.value("device_gib", 0.0) * kMiB * 1024.0);
+  settings.device_name = json.value("device", "");
   settings.n_gpus = json.value("place", "gpu") == "cpu" ? 0 : 1;
   return settings;
 }
@@ -213,6 +232,12 @@ TruthRow json_row(const Json& json) {
   const Json& settings = json.at("settings");
   row.settings = settings_of_json(settings);
   row.settings.engine_version = json.value("engine_version", "");
+  if (row.engine != "llama.cpp" && row.engine != "ideal") {
+    row.settings.weights_provenance = Provenance::modelled;  // of a config; no file is at hand
+  }
+  row.available_bytes = settings.value("available_gib", 0.0) * kMiB * 1024.0;
+  row.available_resolution_bytes =
+      settings.value("available_resolution_gib", kTwoDecimals) * kMiB * 1024.0;
   row.context_tokens =
       settings.at(row.settings.context_is_total ? "total_context" : "context").get<std::int64_t>();
   for (const auto& [key, value] : json.at("logged").items()) {
@@ -246,7 +271,7 @@ std::vector<TruthRow> read_truth(const std::string& folder) {
     throw InputError("--truth", "'" + folder + "' is no folder", "one with truth rows");
   }
   read_ledger_table(folder + "/llamacpp_ledger.tsv", rows);
-  for (const char* file : {"/memory_logs.jsonl", "/vectors.jsonl"}) {
+  for (const char* file : {"/memory_logs.jsonl", "/serving_logs.jsonl", "/vectors.jsonl"}) {
     read_json_lines(folder + file, rows);
   }
   return rows;

@@ -22,7 +22,9 @@ struct TruthRow {
   std::string engine;
   EngineSettings settings;  ///< n_gpus 0: on the host
   std::int64_t context_tokens = 0;
-  bool planned = true;        ///< false: the engine refused these settings
+  double available_bytes = 0;  ///< what the engine logged as left for its cache; 0: not logged
+  double available_resolution_bytes = 0;  ///< what that was rounded to
+  bool planned = true;                    ///< false: the engine refused these settings
   std::string unpredictable;  ///< why nothing can be said of the row; empty: something can
   std::vector<LoggedSize> sizes;
 };

@@ -78,6 +78,34 @@ Predicted component_of(const MemoryReport& report, const std::string& component)
   throw InputError("component", "'" + component + "' is not in a ledger", "");
 }
 
+/// What the pool of logged available memory holds; the bounds are those of the log's rounding.
+Predicted of_pool(const TruthRow& row, const MemoryPlan& plan, const std::string& component) {
+  const auto holds = [&](double available_bytes) {
+    const auto pool = plan.pool(static_cast<std::int64_t>(available_bytes), row.context_tokens);
+    if (!pool || row.available_bytes <= 0) {
+      throw Unsupported(row.engine, "no available memory is logged, or the engine has no pool", "");
+    }
+    return component == "concurrency" ? pool->concurrency : static_cast<double>(pool->tokens);
+  };
+  const double half = row.available_resolution_bytes / 2;
+  return {holds(row.available_bytes),
+          holds(row.available_bytes - half),
+          holds(row.available_bytes + half)};
+}
+
+/// What the device has left for the cache beside all other lines.
+Predicted available_beside(const MemoryLedger& ledger, std::int64_t device_memory_bytes) {
+  const auto memory = static_cast<double>(device_memory_bytes);
+  Predicted left{memory, memory, memory};
+  for (const LedgerLine& line : ledger.lines) {
+    const bool counts = line.device == Device{0} && line.kind != LedgerKind::cache;
+    left.bytes -= counts ? static_cast<double>(line.bytes) : 0.0;
+    left.low -= counts ? static_cast<double>(line.high_bytes) : 0.0;
+    left.high -= counts ? static_cast<double>(line.low_bytes) : 0.0;
+  }
+  return left;
+}
+
 /// Models and engine histories, each read once.
 class Library {
  public:
@@ -126,7 +154,7 @@ Outcome compared(const TruthRow& row, const LoggedSize& size, const Predicted& p
   outcome.actual_bytes = size.bytes;
   // Half a unit in the log's last place, inclusive: a printed half may have gone either way.
   constexpr double kSlack = 1.0 + 1e-6;
-  const double half = size.resolution_bytes > 1.0 ? size.resolution_bytes / 2 * kSlack : 0.0;
+  const double half = size.resolution_bytes != 1.0 ? size.resolution_bytes / 2 * kSlack : 0.0;
   outcome.exact = std::fabs(predicted.bytes - size.bytes) <= half;
   outcome.covered = predicted.low - half <= size.bytes && size.bytes <= predicted.high + half;
   return outcome;
@@ -134,6 +162,7 @@ Outcome compared(const TruthRow& row, const LoggedSize& size, const Predicted& p
 
 /// What the engine itself says to settings it does not take; nothing if it takes them.
 struct Planned {
+  std::unique_ptr<MemoryPlan> plan;
   MemoryReport report;
   std::string refused_by_engine;
 };
@@ -144,9 +173,11 @@ Planned plan_row(const TruthRow& row, Library& library) {
   const EngineInfo& engine = engine_named(row.engine);
   const ModelSpec& model = library.model(row.model, row.weights);
   try {
-    return {engine.prepare(model, settings)->evaluate(row.context_tokens), ""};
+    auto plan = engine.prepare(model, settings);
+    MemoryReport report = plan->evaluate(row.context_tokens);
+    return {std::move(plan), std::move(report), ""};
   } catch (const InputError& error) {
-    return {{}, error.what()};
+    return {nullptr, {}, error.what()};
   }
 }
 
@@ -161,6 +192,16 @@ Outcome refusal_of(const TruthRow& row, bool agreed) {
   return outcome;
 }
 
+Predicted predicted_of(const TruthRow& row, const Planned& planned, const std::string& component) {
+  if (component == "concurrency" || component == "pool tokens") {
+    return of_pool(row, *planned.plan, component);
+  }
+  if (component == "available") {
+    return available_beside(planned.report.ledger, row.settings.device_memory_bytes);
+  }
+  return component_of(planned.report, component);
+}
+
 void predict_row(const TruthRow& row, Library& library, std::vector<Outcome>& outcomes) {
   Outcome refusal = outcome_of(row);
   refusal.refused = row.unpredictable;
@@ -172,7 +213,7 @@ void predict_row(const TruthRow& row, Library& library, std::vector<Outcome>& ou
         outcomes.push_back(refusal_of(row, !planned.refused_by_engine.empty()));
       } else if (refusal.refused.empty()) {
         for (const LoggedSize& size : row.sizes) {
-          outcomes.push_back(compared(row, size, component_of(planned.report, size.component)));
+          outcomes.push_back(compared(row, size, predicted_of(row, planned, size.component)));
         }
       }
     }

@@ -9,16 +9,20 @@
 namespace kvfathom::cli {
 namespace {
 
-/// Element types that llama.cpp takes for its cache (common/arg.cpp, kv_cache_types).
-constexpr std::array<DType, 9> kCacheTypes{DType::f32,
-                                           DType::f16,
-                                           DType::bf16,
-                                           DType::q8_0,
-                                           DType::q4_0,
-                                           DType::q4_1,
-                                           DType::iq4_nl,
-                                           DType::q5_0,
-                                           DType::q5_1};
+/// Element types that llama.cpp takes for its cache (common/arg.cpp, kv_cache_types), and those of
+/// the serving engines; each engine refuses what it has not.
+constexpr std::array<DType, 12> kCacheTypes{DType::f32,
+                                            DType::f16,
+                                            DType::bf16,
+                                            DType::q8_0,
+                                            DType::q4_0,
+                                            DType::q4_1,
+                                            DType::iq4_nl,
+                                            DType::q5_0,
+                                            DType::q5_1,
+                                            DType::f8_e4m3,
+                                            DType::f8_e5m2,
+                                            DType::nvfp4};
 
 /// Digits with the separators a person types between groups removed.
 std::string without_separators(const std::string& text) {
@@ -38,6 +42,21 @@ std::optional<std::int64_t> optional_count(const char* option, const Text& text,
     return std::nullopt;
   }
   return parse_count(option, *text, low, kMost);
+}
+
+constexpr std::int64_t kMostRanks = 1024;
+
+std::optional<double> optional_share(const char* option, const Text& text) {
+  if (!text) {
+    return std::nullopt;
+  }
+  double value = 0;
+  const char* end = text->data() + text->size();
+  const auto [last, failure] = std::from_chars(text->data(), end, value);
+  if (failure != std::errc{} || last != end || !(value > 0) || value > 1) {
+    throw InputError(option, "'" + printable(*text) + "' is no share", "more than 0, at most 1");
+  }
+  return value;
 }
 
 }  // namespace
@@ -81,8 +100,9 @@ FlashAttention parse_flash_attention(const std::string& text) {
 
 DType parse_cache_type(const std::string& option, const std::string& text) {
   std::string names;
+  const std::string word = lower(text) == "fp8" ? "f8_e4m3" : lower(text);
   for (const DType dtype : kCacheTypes) {
-    if (lower(text) == name(dtype)) {
+    if (word == name(dtype)) {
       return dtype;
     }
     names += names.empty() ? "" : ", ";
@@ -112,6 +132,19 @@ EngineSettings settings_of(const EngineOptions& options) {
   if (options.swa_full) {
     settings.swa_full = parse_on_off("--swa-full", *options.swa_full);
   }
+  settings.gpu_memory_utilization =
+      optional_share("--gpu-memory-utilization", options.gpu_memory_utilization);
+  settings.max_batched_tokens =
+      optional_count("--max-batched-tokens", options.max_batched_tokens, 1);
+  settings.max_sequences = optional_count("--max-sequences", options.max_sequences, 1);
+  settings.block_tokens = optional_count("--block-tokens", options.block_tokens, 1);
+  const auto ranks = [](const char* option, const Text& text) {
+    return text ? parse_count(option, *text, 1, kMostRanks) : 1;
+  };
+  settings.tensor_parallel = ranks("--tensor-parallel", options.tensor_parallel);
+  settings.pipeline_parallel = ranks("--pipeline-parallel", options.pipeline_parallel);
+  settings.data_parallel = ranks("--data-parallel", options.data_parallel);
+  settings.expert_parallel = ranks("--expert-parallel", options.expert_parallel);
   settings.engine_version = options.engine_version.value_or("");
   return settings;
 }

@@ -22,7 +22,7 @@ namespace kvfathom::cli {
 [[nodiscard]] bool parse_on_off(const std::string& option, const std::string& text);
 [[nodiscard]] FlashAttention parse_flash_attention(const std::string& text);
 
-/// An element type that a cache may have (llama.cpp's list).
+/// An element type that some engine's cache may have; "fp8" is f8_e4m3.
 [[nodiscard]] DType parse_cache_type(const std::string& option, const std::string& text);
 
 /// The engine-independent part of the settings: everything but context and scheme.

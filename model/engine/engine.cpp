@@ -5,8 +5,12 @@
 #include <string>
 
 #include "model/cache/scheme.h"
+#include "model/engine/huggingface/policy.h"
 #include "model/engine/ideal.h"
 #include "model/engine/llama_cpp/policy.h"
+#include "model/engine/sglang/policy.h"
+#include "model/engine/tensorrt_llm/policy.h"
+#include "model/engine/vllm/policy.h"
 #include "model/error.h"
 
 namespace kvfathom {
@@ -23,6 +27,26 @@ constexpr std::array kEngines{
                .newest_version = "0.5.0",
                .source = "github.com/ggml-org/llama.cpp: loader, cache and graph allocator",
                .prepare = prepare_llama_cpp},
+    EngineInfo{.name = "vllm",
+               .summary = "blocks of cache in what a share of the device leaves",
+               .newest_version = "0.26.0",
+               .source = "published start-up logs; data/engines/vllm.json",
+               .prepare = prepare_vllm},
+    EngineInfo{.name = "sglang",
+               .summary = "weights and token pool in a static share",
+               .newest_version = "",
+               .source = "published start-up logs; default shares are recalled",
+               .prepare = prepare_sglang},
+    EngineInfo{.name = "tensorrt-llm",
+               .summary = "blocks of cache in a share of what is free",
+               .newest_version = "",
+               .source = "published start-up logs",
+               .prepare = prepare_tensorrt_llm},
+    EngineInfo{.name = "huggingface",
+               .summary = "transformers: exact K and V, prompts in one pass",
+               .newest_version = "",
+               .source = "DynamicCache of huggingface/transformers; peaks are modelled",
+               .prepare = prepare_huggingface},
 };
 
 template <class Row>

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -51,6 +52,13 @@ struct MemoryReport {
   CacheReport cache;
 };
 
+/// What an engine makes of memory that it sets aside for the cache when it starts.
+struct CachePool {
+  std::int64_t blocks = 0;   ///< of the smallest rank
+  std::int64_t tokens = 0;   ///< in all sequences together
+  double concurrency = 0.0;  ///< sequences of the context at hand that it holds
+};
+
 /// A model under an engine and settings, prepared once so that many contexts can be priced fast.
 class MemoryPlan {
  public:
@@ -70,6 +78,12 @@ class MemoryPlan {
   /// The next smaller context whose ledger can differ from this one's (0 at the end): between two
   /// roundings of the engine every context costs the same.
   [[nodiscard]] virtual std::int64_t next_smaller(std::int64_t context_tokens) const = 0;
+
+  /// What `available_bytes` on each device would hold, for engines that fill a pool at the start.
+  [[nodiscard]] virtual std::optional<CachePool> pool(std::int64_t /*available_bytes*/,
+                                                      std::int64_t /*context_tokens*/) const {
+    return std::nullopt;
+  }
 
   /// The engine's own command that realises the answer, with `model` in the place of the file
   /// (empty: the engine has none).

@@ -67,7 +67,7 @@ std::vector<std::string> missing_behaviours(const EngineHistory& history,
   if (version.empty()) {
     return {};
   }
-  if (const auto build = build_number(version)) {
+  if (const auto build = build_number(version); build && history.oldest_build > 0) {
     if (*build < history.oldest_build) {
       too_old('b' + std::to_string(history.oldest_build));
     }
@@ -78,10 +78,11 @@ std::vector<std::string> missing_behaviours(const EngineHistory& history,
   if (release != history.releases.end()) {
     date = release->date;
   } else if (!is_date(version)) {
-    throw InputError(
-        "--engine-version",
-        '"' + version + "\" is no version of " + history.engine,
-        "use a build (b9000), a date (2026-01-24) or a release (" + known_releases(history) + ")");
+    throw InputError("--engine-version",
+                     '"' + version + "\" is no version of " + history.engine,
+                     (history.oldest_build > 0 ? "use a build (b9000), a date (2026-01-24)"
+                                               : std::string("use a date (2026-01-24)")) +
+                         " or a release (" + known_releases(history) + ")");
   }
   if (date < history.oldest_date) {
     too_old(history.oldest_date);

@@ -26,7 +26,7 @@ struct EngineRelease {
 /// data/engines/<engine>.json.
 struct EngineHistory {
   std::string engine;
-  std::int64_t oldest_build = 0;  ///< nothing is known of builds before it
+  std::int64_t oldest_build = 0;  ///< nothing is known of builds before it; 0: has no builds
   std::string oldest_date;
   std::string newest_version;
   std::vector<EngineRelease> releases;

@@ -42,6 +42,17 @@ struct EngineSettings {
   std::optional<bool> kv_unified;
   std::optional<bool> swa_full;
   int n_gpus = 1;  ///< 0: everything on the host
+  std::int64_t device_memory_bytes =
+      0;                    ///< of one device, for engines that take a share; 0: not known
+  std::string device_name;  ///< as the catalog spells it; empty: not known
+  std::optional<double> gpu_memory_utilization;    ///< the engine's share of a device, (0, 1]
+  std::optional<std::int64_t> max_batched_tokens;  ///< tokens in one scheduler step
+  std::optional<std::int64_t> max_sequences;       ///< sequences in one scheduler step
+  std::optional<std::int64_t> block_tokens;        ///< tokens in one page of the cache
+  std::int64_t tensor_parallel = 1;
+  std::int64_t pipeline_parallel = 1;
+  std::int64_t data_parallel = 1;
+  std::int64_t expert_parallel = 1;  ///< 1: experts are cut as dense matrices are
   /// How sure the stored tensors are: `exact` for a file's own, `modelled` where a recipe made them
   /// of a config; then the weights' line gets an interval.
   Provenance weights_provenance = Provenance::exact;

@@ -12,7 +12,7 @@ EngineHistory read_engine_history(const std::string& path) {
     const auto json = nlohmann::json::parse(read_text_file(path));
     EngineHistory history;
     history.engine = json.at("engine").get<std::string>();
-    history.oldest_build = json.at("oldest").at("build").get<std::int64_t>();
+    history.oldest_build = json.at("oldest").value("build", std::int64_t{0});
     history.oldest_date = json.at("oldest").at("date").get<std::string>();
     history.newest_version = json.at("newest").at("version").get<std::string>();
     for (const auto& release : json.at("releases")) {
@@ -21,7 +21,7 @@ EngineHistory read_engine_history(const std::string& path) {
     }
     for (const auto& behaviour : json.at("behaviours")) {
       history.behaviours.push_back({behaviour.at("id").get<std::string>(),
-                                    behaviour.at("first_build").get<std::int64_t>(),
+                                    behaviour.value("first_build", std::int64_t{0}),
                                     behaviour.at("first_date").get<std::string>(),
                                     behaviour.at("summary").get<std::string>(),
                                     behaviour.at("source").get<std::string>()});

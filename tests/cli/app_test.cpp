@@ -32,9 +32,9 @@ constexpr Refusal kRefusals[] = {
     {"memory glm-4.7-flash --contxt 5",
      2,
      "memory: unknown option '--contxt'; the nearest is --context; see kvfathom memory --help"},
-    {"memory glm-4.7-flash --tensor-parallel=2",
+    {"memory glm-4.7-flash --quantum-leap=2",
      2,
-     "memory: unknown option '--tensor-parallel'; see kvfathom memory --help"},
+     "memory: unknown option '--quantum-leap'; see kvfathom memory --help"},
     {"fit a b", 2, "fit: one argument too many, 'b'; see kvfathom fit --help"},
     {"memory glm-4.7-flash", 2, "--context: missing; give --context N or --total-context N"},
     {"memory glm-4.7-flash --context 1 --total-context 1",
@@ -49,7 +49,7 @@ constexpr Refusal kRefusals[] = {
     {"memory glm-4.7-flash --context 8 --cache-type-k q9",
      2,
      "--cache-type-k: 'q9' is no cache type; use one of f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, "
-     "q5_0, q5_1"},
+     "q5_0, q5_1, f8_e4m3, f8_e5m2, nvfp4"},
     {"memory glm-4.7-flash --context 8 --kv-unified maybe",
      2,
      "--kv-unified: 'maybe' is no switch; use on or off"},
@@ -75,6 +75,26 @@ constexpr Refusal kRefusals[] = {
     {"fit glm-4.7-flash --gpu rtx-4090 --users",
      2,
      "--users: --context is missing; give the tokens of each: --context N"},
+    {"memory glm-4.7-flash --context 8 --engine llama.cpp --cache-type-k fp8",
+     2,
+     "--cache-type-k: f8_e4m3 is no cache type of llama.cpp; use f16, bf16, q8_0, q4_0 or another "
+     "of its types"},
+    {"memory qwen2.5-7b --context 8 --engine llama.cpp --weights awq",
+     3,
+     "--weights: awq-g128 is a checkpoint's format; llama.cpp loads a GGUF; use q8_0, q4_k_m or "
+     "another of its types"},
+    {"memory glm-4.7-flash --context 8 --engine vllm --gpu-memory-utilization 1.1",
+     2,
+     "--gpu-memory-utilization: '1.1' is no share; more than 0, at most 1"},
+    {"memory glm-4.7-flash --context 8 --engine vllm --engine-version b9000",
+     2,
+     "--engine-version: \"b9000\" is no version of vllm; use a date (2026-01-24) or a release "
+     "(0.5.3, 0.5.4, 0.6.0, 0.6.6, 0.7.0, 0.7.3, 0.8.0, 0.8.5, 0.8.5.post1, 0.9.0, 0.9.2, 0.10.0, "
+     "0.10.1, 0.10.2, 0.11.0, 0.11.2, 0.12.0, 0.13.0, 0.14.0, 0.19.0, 0.22.0, 0.26.0)"},
+    {"memory glm-4.7-flash --context 8 --engine vllm --engine-version 0.6.0",
+     3,
+     "--engine-version: vllm before it had a latent cache is not understood for GLM-4.7-Flash; use "
+     "a newer version"},
     {"list foo", 2, "list: 'foo' is no list; use one of models, gpus, schemes, types, engines"},
     {"memory ./absent.gguf --context 8", 2, "./absent.gguf: no such file; a readable regular file"},
     {"memory glm-4.7-flush --context 8",
@@ -83,7 +103,8 @@ constexpr Refusal kRefusals[] = {
      "glm-4.7-fp8, glm-4.5"},
     {"memory glm-4.7-flash --context 8 --engine vlmm",
      2,
-     "--engine: \"vlmm\" is not an engine that is known; use one of ideal, llama.cpp"},
+     "--engine: \"vlmm\" is not an engine that is known; use one of ideal, llama.cpp, "
+     "vllm, sglang, tensorrt-llm, huggingface"},
     {"memory glm-4.7-flash --context 8 --engine llama.cpp --engine-version b1",
      3,
      "--engine-version: \"b1\" is older than what is known of llama.cpp; the oldest known is "

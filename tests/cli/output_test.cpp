@@ -1,5 +1,6 @@
 // Every --json document against its schema, and what it must say; the tables against goldens.
 #include <cstdint>
+#include <set>
 
 #include <nlohmann/json.hpp>
 
@@ -136,6 +137,30 @@ TEST(FitJson, TheTrainedLengthBoundsUnlessLifted) {
   EXPECT_GT(beyond.at("max_context_tokens").get<std::int64_t>(), 1000000);
 }
 
+TEST(FitJson, EveryEngineAnswersOrSaysWhyNot) {
+  const Json document = json_of("fit gpt-oss-20b --gpu rtx-4090 --engine all");
+  EXPECT_EQ(document.at("engine").at("name"), "all");
+  std::set<std::string> answered;
+  for (const Json& one : document.at("answers")) {
+    answered.insert(one.at("engine").at("name").get<std::string>());
+  }
+  EXPECT_EQ(answered, (std::set<std::string>{"ideal", "llama.cpp", "vllm", "huggingface"}));
+  EXPECT_EQ(document.at("refused").size(), 2U);
+  EXPECT_EQ(document.at("refused").at(0).at("engine"), "sglang");
+  // A single engine says so too, and is the same answer.
+  const Json alone = json_of("fit gpt-oss-20b --gpu rtx-4090 --engine vllm");
+  EXPECT_EQ(alone.at("answers").at(0), document.at("answers").at(2));
+}
+
+TEST(MemoryJson, RanksAreDevices) {
+  const Json document = json_of(
+      "memory llama-3.1-70b --engine vllm --context 8192 --gpu h100-sxm --tensor-parallel 4");
+  EXPECT_EQ(document.at("device_totals").size(), 4U);
+  EXPECT_EQ(document.at("device_totals").at(3).at("device"), "gpu3");
+  EXPECT_EQ(document.at("command"),
+            "vllm serve meta-llama/Llama-3.1-70B --max-model-len 8192 -tp 4");
+}
+
 TEST(FitJson, UsersAreCountedToTheLast) {
   const std::string machine = " --memory 2GiB --engine ideal --context 4096";
   const Json document = json_of("fit qwen2.5-0.5b --users" + machine);
@@ -218,7 +243,9 @@ TEST_P(Goldens, TableIsAsItWasAt80And100Columns) {
         cells += (static_cast<unsigned char>(c) & 0xC0U) == 0x80U ? 0 : 1;
       }
       // A command to copy stays on one line.
-      EXPECT_TRUE(cells <= width || line.find("llama-server") != std::string::npos) << line;
+      EXPECT_TRUE(cells <= width || line.find("llama-server") != std::string::npos ||
+                  line.find("vllm serve") != std::string::npos)
+          << line;
       at = end + 1;
     }
   }
@@ -233,6 +260,12 @@ INSTANTIATE_TEST_SUITE_P(
         Golden{"fit-too-large", "fit glm-4.7-flash --gpu rtx-4090"},
         Golden{"fit-users",
                "fit llama-3.1-8b --gpu rtx-4090 --weights q8_0 --users --context 8192"},
+        Golden{"fit-engines", "fit qwen3-30b-a3b --gpu h100-sxm --engine all"},
+        Golden{"fit-engines-refused", "fit gpt-oss-20b --gpu rtx-4090 --engine all"},
+        Golden{"fit-engines-users",
+               "fit llama-3.1-8b --gpu rtx-4090 --engine all --users --context 4096"},
+        Golden{"memory-vllm",
+               "memory qwen3.5-27b --engine vllm --context 65536 --gpu h100-sxm --sequences 4"},
         Golden{"fit-windows", "fit gemma-3-27b-it --gpu rtx-4090 --weights q4_k_m --reserve 1GiB"},
         Golden{"memory-fits",
                "memory qwen3-30b-a3b --weights q4_k_m --context 32768 --gpu rtx-4090"},

@@ -55,6 +55,8 @@ fs::path truth_folder(const std::string& table, const std::string& logs) {
   fs::create_directories(folder);
   std::ofstream(folder / "llamacpp_ledger.tsv") << table;
   std::ofstream(folder / "memory_logs.jsonl") << logs;
+  std::ofstream(folder / "serving_logs.jsonl")
+      << "{\"id\":\"s\",\"engine\":\"vllm\",\"unpredictable\":\"x\"}\n";
   std::ofstream(folder / "vectors.jsonl")
       << "{\"id\":\"v\",\"engine\":\"e\",\"unpredictable\":\"x\"}\n";
   return folder;
@@ -117,6 +119,31 @@ TEST(Validate, WeightsCacheAndStateOfTheLedgerAreExact) {
     }
   }
   EXPECT_GT(predicted * 10, sample.size() * 8);
+}
+
+TEST(Validate, ServingEnginesHoldWhatTheyLogged) {
+  const std::string folder = (fs::path(KVFATHOM_SOURCE_DIR) / "data/truth").string();
+  std::vector<cli::TruthRow> rows;
+  for (cli::TruthRow& row : cli::read_truth(folder)) {
+    if (row.engine == "vllm" || row.engine == "sglang") {
+      rows.push_back(std::move(row));
+    }
+  }
+  std::set<std::string> checked;
+  for (const Summary& one : cli::summarise(cli::predict(rows, folder))) {
+    if (one.by != "component" || one.n == 0) {
+      continue;
+    }
+    checked.insert(one.name);
+    if (one.name == "available") {
+      EXPECT_GE(one.share_covered, 0.8);
+    } else {
+      EXPECT_LE(one.median_abs_error, one.name == "weights" ? 0.01 : 0.005) << one.name;
+    }
+  }
+  EXPECT_EQ(checked,
+            (std::set<std::string>{
+                "available", "cache + state", "concurrency", "pool tokens", "weights"}));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "model/engine/llama_cpp/behaviours.h"
+#include "model/engine/vllm/behaviours.h"
 #include "model/error.h"
 #include "model/io/engine_history_json.h"
 
@@ -42,6 +43,21 @@ TEST(EngineHistory, IsOrderedAndEachBehaviourHasARule) {
     EXPECT_TRUE(behaviour.source.starts_with("https://github.com/ggml-org/llama.cpp/pull/"));
   }
   EXPECT_THROW((void)llama_cpp::behaviours_without({"unheard-of"}), Unsupported);
+}
+
+TEST(EngineHistory, OfVllmHasReleasesAndNoBuilds) {
+  const EngineHistory vllm =
+      read_engine_history(std::string(KVFATHOM_SOURCE_DIR) + "/data/engines/vllm.json");
+  EXPECT_TRUE(std::ranges::is_sorted(vllm.behaviours, {}, &EngineBehaviour::first_date));
+  EXPECT_TRUE(std::ranges::is_sorted(vllm.releases, {}, &EngineRelease::date));
+  for (const EngineBehaviour& behaviour : vllm.behaviours) {
+    EXPECT_NO_THROW((void)vllm::behaviours_without({behaviour.id})) << behaviour.id;
+  }
+  EXPECT_THROW((void)vllm::behaviours_without({"unheard-of"}), Unsupported);
+  EXPECT_TRUE(missing_behaviours(vllm, vllm.newest_version).empty());
+  EXPECT_EQ(missing_behaviours(vllm, "0.13.0"),
+            (std::vector<std::string>{"graphs-in-budget", "nvfp4-cache"}));
+  EXPECT_THROW((void)missing_behaviours(vllm, "b9000"), InputError);
 }
 
 std::string message_for(const std::string& version) {

@@ -1,0 +1,73 @@
+// The cache of one rank in blocks of equal size, as the serving engines allocate it.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <string_view>
+#include <vector>
+
+#include "model/architecture/model_spec.h"
+#include "model/engine/engine.h"
+
+namespace kvfathom::serving {
+
+/// What an engine's allocator does with the layers it is given.
+struct PagingRules {
+  std::int64_t block_tokens = 16;
+  std::int64_t latent_block_tokens = 16;
+  std::int64_t max_batched_tokens = 2048;  ///< a window holds these beside its own tokens
+  bool groups = true;      ///< windows and states have groups of their own; false: windows are full
+  bool near_equal = true;  ///< the larger of nearly equal layer counts is the size of a group
+  std::int64_t spare_blocks = 0;  ///< allocated, but never a sequence's
+  std::string_view engine;        ///< for refusals
+};
+
+/// Layers of one kind that share block tables.
+struct PagedGroup {
+  std::string_view scheme;
+  std::int64_t n_layers = 0;
+  std::int64_t n_tables = 1;       ///< block tables: layers over the size of a group, rounded up
+  std::int64_t block_tokens = 16;  ///< tokens in one block; 0: a state
+  std::int64_t most_tokens = 0;    ///< a window and a step; 0: all
+  std::int64_t extra_blocks = 0;   ///< a window's first block may be partly out of it
+  std::int64_t k_bytes = 0;        ///< of one layer's page, as used
+  std::int64_t v_bytes = 0;
+  std::int64_t page_bytes = 0;  ///< as allocated: equal in all groups
+
+  /// Blocks that one table needs for a sequence of `tokens`.
+  [[nodiscard]] std::int64_t blocks(std::int64_t tokens) const;
+};
+
+struct PagedCache {
+  std::vector<PagedGroup> groups;
+  std::int64_t block_bytes = 0;   ///< of one block over all the layers that share a table
+  std::int64_t spare_blocks = 0;  ///< allocated, but never a sequence's
+  std::int64_t step_tokens = 1;   ///< between multiples of it every context costs the same
+
+  /// Blocks that a sequence of `tokens` needs from the one pool.
+  [[nodiscard]] std::int64_t blocks(std::int64_t tokens) const;
+  [[nodiscard]] std::int64_t n_tables() const;
+  /// What `sequences` of `tokens` take of the pool, states included, with the spare blocks.
+  [[nodiscard]] std::int64_t bytes(std::int64_t tokens, std::int64_t sequences) const {
+    return (sequences * blocks(tokens) + spare_blocks) * block_bytes;
+  }
+};
+
+/// The groups of a rank's layers. One group where every layer grows with the context (pages of
+/// different widths may share a block); else groups of equally many layers whose pages are
+/// made equal by more tokens per block or by padding. Unsupported where neither can be.
+[[nodiscard]] PagedCache paged_cache(const ModelSpec& rank,
+                                     const EngineSettings& settings,
+                                     const PagingRules& rules);
+
+/// Unsupported where a layer's cache is not among `schemes`: those that grow with every token and
+/// that the engine has a rule for.
+void require_schemes(const ModelSpec& model,
+                     std::string_view engine,
+                     std::initializer_list<std::string_view> schemes);
+
+/// Element bytes are those of f16, bf16, fp8 (e4m3, e5m2) or nvfp4; K and V alike. InputError
+/// otherwise.
+void require_serving_cache_type(const EngineSettings& settings, bool nvfp4);
+
+}  // namespace kvfathom::serving

@@ -1,0 +1,298 @@
+#include "model/engine/serving/plan.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <limits>
+#include <span>
+#include <utility>
+
+#include "model/error.h"
+
+namespace kvfathom::serving {
+namespace {
+
+/// One group of a rank, `copies` times. A state's pages are counted as allocated.
+CacheGroup report_of(const PagedGroup& group,
+                     std::int64_t block_bytes,
+                     std::int64_t tokens,
+                     std::int64_t copies) {
+  CacheGroup out{.scheme = group.scheme, .n_layers = group.n_layers, .streams = copies};
+  if (group.block_tokens == 0) {
+    out.state_bytes = group.n_tables * block_bytes * copies;
+    return out;
+  }
+  const std::int64_t pages = group.blocks(tokens) * group.n_layers * copies;
+  out.cells = group.blocks(tokens) * group.block_tokens;
+  out.k_bytes = pages * group.k_bytes;
+  out.v_bytes = pages * group.v_bytes;
+  return out;
+}
+
+std::int64_t state_bytes_of(const PagedCache& cache, std::int64_t sequences) {
+  std::int64_t tables = 0;
+  for (const PagedGroup& group : cache.groups) {
+    tables += group.block_tokens == 0 ? group.n_tables : 0;
+  }
+  return sequences * tables * cache.block_bytes;
+}
+
+class ServingPlan final : public MemoryPlan {
+ public:
+  ServingPlan(std::vector<StagePlan> stages,
+              const EngineSettings& settings,
+              const Parallel& parallel,
+              CommandRule rule)
+      : stages_(std::move(stages)),
+        parallel_(parallel),
+        sequences_(settings.sequences),
+        context_is_total_(settings.context_is_total),
+        settings_(settings),
+        command_(rule) {
+    for (StagePlan& stage : stages_) {
+      std::stable_sort(stage.fixed.begin(),
+                       stage.fixed.end(),
+                       [](const LedgerLine& a, const LedgerLine& b) { return a.kind < b.kind; });
+    }
+  }
+
+  [[nodiscard]] MemoryReport evaluate(std::int64_t context_tokens) const override {
+    MemoryReport report;
+    report.context_tokens = tokens_of(context_tokens);
+    for (std::int64_t replica = 0; replica < parallel_.replicas; ++replica) {
+      const std::int64_t sequences =
+          sequences_ / parallel_.replicas + (replica < sequences_ % parallel_.replicas ? 1 : 0);
+      for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
+        add_stage(stage, replica, sequences, report);
+      }
+    }
+    report.cache.prefill_peak_bytes = peak(report);
+    return report;
+  }
+
+  [[nodiscard]] std::int64_t floor_bytes(Device device,
+                                         std::int64_t context_tokens) const override {
+    if (device.index == Device::kHost || device.index >= parallel_.devices()) {
+      return 0;
+    }
+    const std::int64_t at = device.index / parallel_.tensor;
+    const std::int64_t replica = at / parallel_.stages;
+    const std::int64_t sequences =
+        sequences_ / parallel_.replicas + (replica < sequences_ % parallel_.replicas ? 1 : 0);
+    const StagePlan& stage = stages_[static_cast<std::size_t>(at % parallel_.stages)];
+    std::int64_t sum = stage.cache.bytes(tokens_of(context_tokens), sequences);
+    for (const LedgerLine& line : stage.fixed) {
+      sum += line.high_bytes;
+    }
+    return sum;
+  }
+
+  [[nodiscard]] std::int64_t next_smaller(std::int64_t context_tokens) const override {
+    std::int64_t step = 1;
+    if (stages_.size() == 1 && !context_is_total_) {
+      step = stages_.front().cache.step_tokens;
+    }
+    return (context_tokens - 1) / step * step;
+  }
+
+  [[nodiscard]] std::optional<CachePool> pool(std::int64_t available_bytes,
+                                              std::int64_t context_tokens) const override {
+    CachePool pool{.blocks = std::numeric_limits<std::int64_t>::max()};
+    for (const StagePlan& stage : stages_) {
+      const std::int64_t blocks = available_bytes / stage.cache.block_bytes;
+      pool.blocks = std::min(pool.blocks, blocks - stage.cache.spare_blocks);
+    }
+    const PagedCache& cache = stages_.front().cache;
+    std::int64_t block_tokens = 0;
+    for (const PagedGroup& group : cache.groups) {
+      const std::int64_t tokens = group.block_tokens;
+      block_tokens =
+          block_tokens == 0 || (tokens > 0 && tokens < block_tokens) ? tokens : block_tokens;
+    }
+    pool.tokens = pool.blocks / cache.n_tables() * block_tokens;
+    pool.concurrency = static_cast<double>(pool.blocks) /
+                       static_cast<double>(cache.blocks(tokens_of(context_tokens)));
+    return pool;
+  }
+
+  [[nodiscard]] std::string command(std::int64_t context_tokens,
+                                    std::string_view model) const override {
+    return command_(settings_, context_tokens, model);
+  }
+
+ private:
+  [[nodiscard]] std::int64_t tokens_of(std::int64_t context_tokens) const {
+    return context_is_total_ ? std::max<std::int64_t>(1, context_tokens / sequences_)
+                             : context_tokens;
+  }
+
+  void add_stage(std::size_t index,
+                 std::int64_t replica,
+                 std::int64_t sequences,
+                 MemoryReport& report) const {
+    const StagePlan& stage = stages_[index];
+    const std::int64_t tokens = report.context_tokens;
+    const std::int64_t bytes = stage.cache.bytes(tokens, sequences);
+    const std::int64_t state = state_bytes_of(stage.cache, sequences);
+    const std::int64_t first =
+        (replica * parallel_.stages + static_cast<std::int64_t>(index)) * parallel_.tensor;
+    for (std::int64_t rank = 0; rank < parallel_.tensor; ++rank) {
+      const Device device{static_cast<int>(first + rank)};
+      const std::array<LedgerLine, 2> held{exact_line(device, LedgerKind::cache, bytes - state),
+                                           exact_line(device, LedgerKind::state, state)};
+      append_merged(stage.fixed, held, device, report.ledger.lines);
+    }
+    add_cache(stage.cache, tokens, sequences * parallel_.tensor, bytes * parallel_.tensor, report);
+    add_growth(stage.cache, tokens, report.cache);
+  }
+
+  /// Both are in the order of LedgerKind; lines of nothing are left out.
+  static void append_merged(const std::vector<LedgerLine>& fixed,
+                            std::span<const LedgerLine> held,
+                            Device device,
+                            std::vector<LedgerLine>& lines) {
+    std::size_t next = 0;
+    const auto append_held = [&](auto wanted) {
+      for (; next < held.size() && wanted(held[next]); ++next) {
+        if (held[next].bytes > 0) {
+          lines.push_back(held[next]);
+        }
+      }
+    };
+    for (LedgerLine line : fixed) {
+      append_held([&](const LedgerLine& h) { return h.kind < line.kind; });
+      line.device = device;
+      lines.push_back(line);
+    }
+    append_held([](const LedgerLine&) { return true; });
+  }
+
+  /// Pages hold padding; what no tensor uses is counted with K, so that the sum is what is held.
+  static void add_cache(const PagedCache& cache,
+                        std::int64_t tokens,
+                        std::int64_t copies,
+                        std::int64_t allocated_bytes,
+                        MemoryReport& report) {
+    std::int64_t used = 0;
+    std::int64_t k_bytes = 0;
+    for (const PagedGroup& group : cache.groups) {
+      const CacheGroup row = report_of(group, cache.block_bytes, tokens, copies);
+      used += row.k_bytes + row.v_bytes + row.state_bytes;
+      k_bytes += row.k_bytes;
+      report.cache.v_bytes += row.v_bytes;
+      report.cache.state_bytes += row.state_bytes;
+      report.cache.groups.push_back(row);
+    }
+    report.cache.k_bytes += k_bytes + std::max<std::int64_t>(0, allocated_bytes - used);
+  }
+
+  /// One more token of one sequence, averaged over a block; a token is on every rank of a stage.
+  void add_growth(const PagedCache& cache, std::int64_t tokens, CacheReport& report) const {
+    for (const PagedGroup& group : cache.groups) {
+      const std::int64_t pages = group.n_layers * parallel_.tensor;
+      const bool full = group.most_tokens > 0 && tokens >= group.most_tokens;
+      const bool grows = group.block_tokens > 0 && !full;
+      report.bytes_per_token +=
+          grows ? pages * (group.k_bytes + group.v_bytes) / group.block_tokens : 0;
+      report.fixed_bytes_per_sequence +=
+          grows ? 0 : pages * group.page_bytes * group.blocks(tokens);
+    }
+  }
+
+  static std::int64_t peak(const MemoryReport& report) {
+    return report.cache.bytes() + report.ledger.bytes_of(LedgerKind::compute);
+  }
+
+  std::vector<StagePlan> stages_;
+  Parallel parallel_;
+  std::int64_t sequences_;
+  bool context_is_total_;
+  EngineSettings settings_;
+  CommandRule command_;
+};
+
+}  // namespace
+
+std::unique_ptr<MemoryPlan> serving_plan(const ModelSpec& model,
+                                         const EngineSettings& settings,
+                                         const LoadRules& loading,
+                                         const StageRule& rule,
+                                         CommandRule command) {
+  const Parallel parallel = parallel_of(settings);
+  std::vector<StagePlan> stages;
+  for (const StageRank& rank : stage_ranks(model, settings, parallel, loading)) {
+    stages.push_back(rule(rank, parallel));
+  }
+  return std::make_unique<ServingPlan>(std::move(stages), settings, parallel, command);
+}
+
+std::vector<LedgerLine> loaded_lines(const StageRank& rank, const EngineSettings& settings) {
+  std::vector<LedgerLine> lines{weights_line(Device{0}, rank.weights_bytes, settings)};
+  if (rank.vision_bytes > 0) {
+    LedgerLine tower = weights_line(Device{0}, rank.vision_bytes, settings);
+    tower.kind = LedgerKind::vision;
+    lines.push_back(tower);
+  }
+  return lines;
+}
+
+void pay_from_spare(std::int64_t spare_bytes,
+                    std::vector<LedgerLine>& fixed,
+                    std::vector<LedgerLine> lines) {
+  if (spare_bytes > 0) {
+    fixed.push_back(exact_line(Device{0}, LedgerKind::reserve, spare_bytes));
+  }
+  LedgerLine spare = exact_line(Device{0}, LedgerKind::reserve, spare_bytes);
+  const auto take = [](std::int64_t bytes, std::int64_t& left) {
+    const std::int64_t paid = std::min(bytes, left);
+    left -= paid;
+    return bytes - paid;
+  };
+  for (LedgerLine& line : lines) {
+    line.bytes = take(line.bytes, spare.bytes);
+    line.low_bytes = take(line.low_bytes, spare.low_bytes);
+    line.high_bytes = take(line.high_bytes, spare.high_bytes);
+    if (line.high_bytes > 0) {
+      fixed.push_back(line);
+    }
+  }
+}
+
+double share_of_device(const EngineSettings& settings, double fallback) {
+  const double share = settings.gpu_memory_utilization.value_or(fallback);
+  if (!(share > 0.0) || share > 1.0) {
+    throw InputError("--gpu-memory-utilization",
+                     share_text(share) + " is no share of a device",
+                     "more than 0, at most 1");
+  }
+  return share;
+}
+
+void add_option(std::string& text, bool wanted, std::string_view option, std::string_view value) {
+  if (wanted) {
+    text += ' ';
+    text += option;
+    text += value.empty() ? "" : " ";
+    text += value;
+  }
+}
+
+void add_count(std::string& text, std::string_view option, const std::optional<std::int64_t>& n) {
+  add_option(text, n.has_value(), option, std::to_string(n.value_or(0)));
+}
+
+void add_ranks(std::string& text, std::string_view option, std::int64_t n) {
+  add_option(text, n > 1, option, std::to_string(n));
+}
+
+void add_share(std::string& text, std::string_view option, const std::optional<double>& share) {
+  add_option(text, share.has_value(), option, share_text(share.value_or(0.0)));
+}
+
+std::string share_text(double share) {
+  std::array<char, 32> buffer{};
+  std::snprintf(buffer.data(), buffer.size(), "%.3g", share);
+  return buffer.data();
+}
+
+}  // namespace kvfathom::serving

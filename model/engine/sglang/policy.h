@@ -1,0 +1,22 @@
+// Engine `sglang`: weights and token pool in a static share of the device.
+#pragma once
+
+#include <memory>
+
+#include "model/engine/engine.h"
+
+namespace kvfathom {
+
+/// The token pool has pages of one token. Unsupported: sliding windows and recurrent states, whose
+/// pools share memory by a ratio without a rule here; GGUF weights; other cache layouts.
+[[nodiscard]] std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model,
+                                                         const EngineSettings& settings);
+
+/// The default of --mem-fraction-static for a device and its ranks: activations by the size of a
+/// chunk and CUDA graphs by the largest batch are kept free (server_args.py since
+/// github.com/sgl-project/sglang/pull/10975; the constant and the share per rank are recalled).
+[[nodiscard]] double sglang_default_share(std::int64_t device_memory_bytes,
+                                          std::int64_t tensor_parallel,
+                                          std::int64_t pipeline_parallel);
+
+}  // namespace kvfathom

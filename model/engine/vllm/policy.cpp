@@ -1,0 +1,173 @@
+#include "model/engine/vllm/policy.h"
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "model/cache/scheme.h"
+#include "model/engine/serving/plan.h"
+#include "model/engine/serving/profile.h"
+#include "model/engine/vllm/behaviours.h"
+#include "model/error.h"
+
+namespace kvfathom {
+namespace {
+
+using serving::StagePlan;
+using vllm::Behaviours;
+
+constexpr double kDefaultUtilization = 0.9;
+constexpr std::int64_t kGiB = std::int64_t{1} << 30;
+
+/// The server's defaults grow on large devices, but not on the A100 and not on machines whose
+/// memory the driver does not report (arg_utils.py, default_max_num_batched_tokens).
+bool is_large_device(const EngineSettings& settings) {
+  constexpr std::int64_t kLarge = 70 * kGiB;
+  const std::string& name = settings.device_name;
+  const bool excepted = name.find("A100") != std::string::npos ||
+                        name.find("A800") != std::string::npos ||
+                        name.find("GB10") != std::string::npos;
+  return settings.device_memory_bytes >= kLarge && !excepted;
+}
+
+serving::Step largest_step(const EngineSettings& settings) {
+  const bool large = is_large_device(settings);
+  return {.tokens = settings.max_batched_tokens.value_or(large ? 8192 : 2048),
+          .sequences = settings.max_sequences.value_or(large ? 1024 : 256)};
+}
+
+template <class Test>
+bool any_mixer(const ModelSpec& model, Test test) {
+  for (const LayerSpec& layer : model.layers) {
+    if (test(layer.mixer)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool is_latent(const Mixer& mixer) {
+  return std::holds_alternative<LatentAttention>(mixer);
+}
+
+bool is_sparse(const Mixer& mixer) {
+  const auto* latent = std::get_if<LatentAttention>(&mixer);
+  return latent != nullptr && latent->indexer.has_value();
+}
+
+bool is_recurrent(const Mixer& mixer) {
+  return !std::holds_alternative<Attention>(mixer) && !is_latent(mixer) &&
+         !std::holds_alternative<SharedAttention>(mixer) && !std::holds_alternative<NoMixer>(mixer);
+}
+
+void require_known(const ModelSpec& model, const Behaviours& behaviours) {
+  const auto refuse = [&](const char* what) {
+    throw Unsupported(
+        "--engine-version",
+        std::string("vllm before it had ") + what + " is not understood for " + model.name,
+        "use a newer version");
+  };
+  if (!behaviours.latent_cache && any_mixer(model, is_latent)) {
+    refuse("a latent cache");
+  }
+  if (!behaviours.sparse_index && any_mixer(model, is_sparse)) {
+    refuse("sparse attention");
+  }
+  if (!behaviours.state_pages && any_mixer(model, is_recurrent)) {
+    refuse("pages of states");
+  }
+  if (any_mixer(model, [](const Mixer& mixer) {
+        return std::holds_alternative<Rwkv>(mixer) ||
+               std::holds_alternative<KimiDeltaAttention>(mixer);
+      })) {
+    throw Unsupported(model.name, "vllm: no rule for the states of its recurrent layers", "");
+  }
+  const auto* gqa_index = "an indexer on grouped-query layers";
+  if (any_mixer(model, [](const Mixer& mixer) {
+        const auto* a = std::get_if<Attention>(&mixer);
+        return a != nullptr && a->indexer.has_value();
+      })) {
+    throw Unsupported(model.name, std::string("vllm: no rule for ") + gqa_index, "");
+  }
+}
+
+std::string vllm_command(const EngineSettings& settings,
+                         std::int64_t context_tokens,
+                         std::string_view model) {
+  std::string text =
+      "vllm serve " + std::string(model) + " --max-model-len " + std::to_string(context_tokens);
+  serving::add_count(text, "--max-num-seqs", settings.max_sequences);
+  serving::add_count(text, "--max-num-batched-tokens", settings.max_batched_tokens);
+  serving::add_share(text, "--gpu-memory-utilization", settings.gpu_memory_utilization);
+  serving::add_count(text, "--block-size", settings.block_tokens);
+  serving::add_ranks(text, "-tp", settings.tensor_parallel);
+  serving::add_ranks(text, "-pp", settings.pipeline_parallel);
+  serving::add_ranks(text, "-dp", settings.data_parallel);
+  serving::add_option(text, settings.expert_parallel > 1, "--enable-expert-parallel", "");
+  const DType type = settings.cache_type_k;
+  serving::add_option(text, type == DType::f8_e4m3, "--kv-cache-dtype", "fp8");
+  serving::add_option(text, type == DType::f8_e5m2, "--kv-cache-dtype", "fp8_e5m2");
+  serving::add_option(text, type == DType::nvfp4, "--kv-cache-dtype", "nvfp4");
+  serving::add_option(
+      text, settings.scheme == CacheScheme::full, "--disable-hybrid-kv-cache-manager", "");
+  return text;
+}
+
+StagePlan stage_plan(const serving::StageRank& rank,
+                     const EngineSettings& settings,
+                     const serving::Parallel& parallel,
+                     const Behaviours& behaviours) {
+  const serving::Step step = largest_step(settings);
+  constexpr std::int64_t kBlockTokens = 16;
+  constexpr std::int64_t kLatentBlockTokens = 64;  // FlashMLA's
+  const serving::PagingRules rules{
+      .block_tokens = settings.block_tokens.value_or(kBlockTokens),
+      .latent_block_tokens = settings.block_tokens.value_or(kLatentBlockTokens),
+      .max_batched_tokens = step.tokens,
+      .groups = behaviours.window_groups,
+      .near_equal = behaviours.near_equal_groups,
+      .engine = "vllm"};
+  StagePlan plan;
+  plan.cache = serving::paged_cache(rank.model, settings, rules);
+  const Device device{0};
+  plan.fixed = serving::loaded_lines(rank, settings);
+  plan.fixed.push_back(
+      modelled_line(device, LedgerKind::compute, serving::activation_peak(rank, parallel, step)));
+  plan.fixed.push_back(
+      modelled_line(device, LedgerKind::runtime, serving::runtime_memory(parallel)));
+  const LedgerLine graphs = modelled_line(device, LedgerKind::graphs, serving::cuda_graphs());
+  const auto budget = static_cast<std::int64_t>(
+      std::floor(static_cast<double>(settings.device_memory_bytes) *
+                 serving::share_of_device(settings, kDefaultUtilization)));
+  std::vector<LedgerLine> outside;
+  if (behaviours.graphs_in_budget || settings.device_memory_bytes == 0) {
+    plan.fixed.push_back(graphs);
+  } else {
+    outside.push_back(graphs);
+  }
+  serving::pay_from_spare(settings.device_memory_bytes - budget, plan.fixed, std::move(outside));
+  return plan;
+}
+
+}  // namespace
+
+std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model, const EngineSettings& settings) {
+  const Behaviours behaviours = vllm::behaviours_without(settings.missing_behaviours);
+  require_known(model, behaviours);
+  cache::require_applicable(model, settings.scheme);
+  serving::require_serving_cache_type(settings, behaviours.nvfp4_cache);
+  const std::int64_t most = largest_step(settings).sequences;
+  if (settings.sequences > most * settings.data_parallel) {
+    throw InputError("--sequences",
+                     std::to_string(settings.sequences) + " are more than the engine's " +
+                         std::to_string(most) + " at a time",
+                     "raise --max-sequences");
+  }
+  const auto rule = [&](const serving::StageRank& rank, const serving::Parallel& parallel) {
+    return stage_plan(rank, settings, parallel, behaviours);
+  };
+  return serving::serving_plan(model, settings, {.marlin_mxfp4 = true}, rule, vllm_command);
+}
+
+}  // namespace kvfathom
