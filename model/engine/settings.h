@@ -42,6 +42,10 @@ struct EngineSettings {
   std::optional<bool> kv_unified;
   std::optional<bool> swa_full;
   int n_gpus = 1;  ///< 0: everything on the host
+  /// Layers on the GPUs, from the last one on; the output head counts as one. Empty: all.
+  std::optional<std::int64_t> gpu_layers;
+  std::int64_t cpu_moe_layers = 0;  ///< the experts of so many layers, from the first, on the host
+  std::vector<std::int64_t> gpu_memory_bytes;  ///< layers are split by these; empty: evenly
   /// How sure the stored tensors are: `exact` for a file's own, `modelled` where a recipe made them
   /// of a config; then the weights' line gets an interval.
   Provenance weights_provenance = Provenance::exact;

@@ -54,7 +54,7 @@ TensorId Builder::norm(TensorId x, NormKind kind, bool in_layer) {
   if (kind == NormKind::none) {
     return t;
   }
-  t = graph.mul(t, graph.device_weight());
+  t = scale_channels(t);
   return kind == NormKind::layer ? bias(t) : t;
 }
 
