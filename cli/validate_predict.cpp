@@ -53,8 +53,7 @@ std::optional<Predicted> component_of_device(const MemoryLedger& ledger,
   if (!component.ends_with(kTail) || open == std::string::npos) {
     return std::nullopt;
   }
-  const std::string place =
-      component.substr(open + 2, component.size() - kTail.size() - open - 2);
+  const std::string place = component.substr(open + 2, component.size() - kTail.size() - open - 2);
   const Device device{place == "host" ? Device::kHost : place.back() - '0'};
   const std::string kind = component.substr(0, open);
   if (kind == "cache + state") {

@@ -21,6 +21,7 @@ namespace {
 constexpr std::int64_t kDeviceAlignment = 128;
 constexpr std::int64_t kHostAlignment = 32;  // TENSOR_ALIGNMENT
 
+constexpr std::int64_t kFewTokens = 32;
 constexpr int kPipelineCopies = 4;  // GGML_SCHED_MAX_COPIES
 
 Machine machine_of(const GraphSettings& settings) {
@@ -29,7 +30,7 @@ Machine machine_of(const GraphSettings& settings) {
     return {.n_gpus = settings.backend == Backend::cuda ? 1 : 0};
   }
   return {.n_gpus = places.n_gpus,
-          .pins_norms = places.all_on_gpus(),
+          .pins_norms = reserved_tokens(settings) < kFewTokens,
           .n_copies = places.runs_as_pipeline() ? kPipelineCopies : 1};
 }
 
@@ -44,7 +45,9 @@ void place_layers(const ModelSpec& model, const LayerPlaces& places, TensorGraph
   for (const Tensor& t : model.tensors) {
     const std::int64_t block = block_of(t.name);
     if (t.shape[1] > 1) {
-      matrices[{block == kNoBlock ? n_layers : block, t.shape[0], t.shape[1]}].push_back(&t);
+      const bool experts = t.name.find("exps.") != std::string::npos;
+      matrices[{block == kNoBlock ? n_layers : block, experts, t.shape[0], t.shape[1]}].push_back(
+          &t);
     }
   }
   graph.set_host_matrices(std::move(matrices));

@@ -48,8 +48,8 @@ struct GraphSettings {
 [[nodiscard]] std::int64_t reserved_tokens(const GraphSettings& settings);
 
 struct ComputeBytes {
-  std::int64_t device_bytes = 0;  ///< CUDA0; 0 on the CPU backend
-  std::int64_t host_bytes = 0;    ///< CPU, or CUDA_Host
+  std::int64_t device_bytes = 0;                ///< CUDA0; 0 on the CPU backend
+  std::int64_t host_bytes = 0;                  ///< CPU, or CUDA_Host
   std::vector<std::int64_t> more_device_bytes;  ///< CUDA1 and up
   friend bool operator==(const ComputeBytes&, const ComputeBytes&) = default;
 };

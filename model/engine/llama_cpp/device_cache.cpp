@@ -42,8 +42,7 @@ DeviceCaches::DeviceCaches(const ModelSpec& view,
                            const LayerPlaces& places) {
   if (places.devices.empty()) {
     sizers_.emplace_back(
-        whole,
-        CacheSizer(view, latent_scheme, type_k, type_v, v_transposed, padding_of(whole)));
+        whole, CacheSizer(view, latent_scheme, type_k, type_v, v_transposed, padding_of(whole)));
     return;
   }
   for (int index = Device::kHost; index < places.n_gpus; ++index) {
@@ -53,14 +52,9 @@ DeviceCaches::DeviceCaches(const ModelSpec& view,
     }
     if (std::ranges::find(kept, true) != kept.end()) {
       const Device device{index};
-      sizers_.emplace_back(device,
-                           CacheSizer(view,
-                                      latent_scheme,
-                                      type_k,
-                                      type_v,
-                                      v_transposed,
-                                      padding_of(device),
-                                      kept));
+      sizers_.emplace_back(
+          device,
+          CacheSizer(view, latent_scheme, type_k, type_v, v_transposed, padding_of(device), kept));
     }
   }
 }

@@ -110,6 +110,7 @@ class LlamaCppPlan final : public MemoryPlan {
         weights_(llama_cpp::placed_weights(model, model.tensors, split_)) {
     if (is_spread(settings)) {
       places_ = llama_cpp::layer_places(model, model.tensors, split_);
+      view_.tensors = model.tensors;  // what moves between devices is copied at its own size
     }
     resolve_flash_attention();
     refuse_what_the_engine_refuses(view_, settings, resolved_.flash_attention);
@@ -145,8 +146,7 @@ class LlamaCppPlan final : public MemoryPlan {
 
   [[nodiscard]] std::int64_t floor_bytes(Device device,
                                          std::int64_t context_tokens) const override {
-    const std::int64_t bytes =
-        caches_->bytes(device, cells_at(context_tokens), resolved_.cells);
+    const std::int64_t bytes = caches_->bytes(device, cells_at(context_tokens), resolved_.cells);
     if (device.index == Device::kHost) {
       return bytes + weights_.host_bytes + output_bytes();
     }

@@ -129,7 +129,8 @@ std::vector<int> devices_of(std::int64_t n_blocks, const LayerSplit& split) {
 
 /// Whether --n-cpu-moe moves the tensor: matrices and biases of routed experts.
 bool is_expert(std::string_view name) {
-  return name.find(".ffn_") != std::string_view::npos && name.find("exps.") != std::string_view::npos;
+  return name.find(".ffn_") != std::string_view::npos &&
+         name.find("exps.") != std::string_view::npos;
 }
 
 class Placer {

@@ -139,6 +139,8 @@ class Builder {
   [[nodiscard]] bool fused_indexer(const Indexer& indexer) const;
 
  private:
+  const bool has_rope_factors_;
+
   TensorId channel_weight(TensorId x) {
     return graph.layer_weight(DType::f32, {graph[x].ne[0], 1, 1, 1});
   }

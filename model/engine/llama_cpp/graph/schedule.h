@@ -15,8 +15,8 @@ using BackendId = std::int8_t;
 /// What the scheduler has to know about the machine.
 struct Machine {
   int n_gpus = 0;  ///< 0: the host is the only backend
-  /// Norms are assigned to their layer's device by hand: where every layer is on a GPU, and for
-  /// passes of few tokens.
+  /// Norms are assigned to their layer's device by hand, in passes of few tokens. In larger ones
+  /// the norm behind a boundary runs on the device before it, and both it and its input cross.
   bool pins_norms = true;
   /// Copies of what crosses from one GPU to the next, so that micro-batches overlap: 4 with
   /// pipeline parallelism (GGML_SCHED_MAX_COPIES), else 1.

@@ -107,8 +107,15 @@ TensorId TensorGraph::layer_weight(DType type, const Extents& ne) {
   return gpu_weights_[gpu];
 }
 
-TensorId TensorGraph::host_matrix(const Affine& n_in, std::int64_t n_out) {
-  const auto found = host_matrices_.find({layer_, n_in.constant, n_out});
+TensorId TensorGraph::rope_factors(std::int64_t n) {
+  if (place() == kHostPlace && host_rope_factors_ == kNoTensor) {
+    host_rope_factors_ = placed(DType::f32, {n, 1, 1, 1}, Placement::host, true);
+  }
+  return place() == kHostPlace ? host_rope_factors_ : kNoTensor;
+}
+
+TensorId TensorGraph::host_matrix(bool experts, const Affine& n_in, std::int64_t n_out) {
+  const auto found = host_matrices_.find({layer_, experts, n_in.constant, n_out});
   if (found == host_matrices_.end() || found->second.empty()) {
     return placed(DType::f16, {n_in, n_out, 1, 1}, Placement::host, true);
   }
@@ -120,11 +127,11 @@ TensorId TensorGraph::host_matrix(const Affine& n_in, std::int64_t n_out) {
 }
 
 TensorId TensorGraph::layer_matrix(const Affine& n_in, std::int64_t n_out) {
-  return place() == kHostPlace ? host_matrix(n_in, n_out) : layer_weight(DType::f16, {});
+  return place() == kHostPlace ? host_matrix(false, n_in, n_out) : layer_weight(DType::f16, {});
 }
 
 TensorId TensorGraph::expert_matrix(const Affine& n_in, std::int64_t n_out) {
-  return experts_on_host() ? host_matrix(n_in, n_out) : layer_weight(DType::f16, {});
+  return experts_on_host() ? host_matrix(true, n_in, n_out) : layer_weight(DType::f16, {});
 }
 
 TensorId TensorGraph::host_weight(DType type) {

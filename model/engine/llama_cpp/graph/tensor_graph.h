@@ -109,9 +109,10 @@ struct TensorNode {
 [[nodiscard]] bool same_layout(const TensorNode& a, const TensorNode& b);
 [[nodiscard]] bool is_view_op(Op op);
 
-/// Matrices that stay on the host, by layer, rows and columns, in the order of the file.
+/// Matrices that may stay on the host: by layer, kind (experts or not), inputs and outputs; those
+/// that share all of it in the order of the file.
 using HostMatrices =
-    std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, std::deque<const Tensor*>>;
+    std::map<std::tuple<std::int64_t, bool, std::int64_t, std::int64_t>, std::deque<const Tensor*>>;
 
 /// Tensors in order of creation, and the order in which the pass runs them.
 class TensorGraph {
@@ -153,6 +154,9 @@ class TensorGraph {
   [[nodiscard]] TensorId layer_weight(DType type, const Extents& ne);
   /// The same for a matrix of which only the ends are known: the file's tensor of that shape.
   [[nodiscard]] TensorId layer_matrix(const Affine& n_in, std::int64_t n_out);
+  /// Frequency factors [n], of which the host's layers share one tensor; none for those of a GPU,
+  /// where they decide nothing.
+  [[nodiscard]] TensorId rope_factors(std::int64_t n);
   [[nodiscard]] TensorId host_weight(DType type);
 
   // Views: no memory of their own.
@@ -201,7 +205,7 @@ class TensorGraph {
  private:
   TensorId push(TensorNode node);
   [[nodiscard]] TensorId expert_matrix(const Affine& n_in, std::int64_t n_out);
-  [[nodiscard]] TensorId host_matrix(const Affine& n_in, std::int64_t n_out);
+  [[nodiscard]] TensorId host_matrix(bool experts, const Affine& n_in, std::int64_t n_out);
   [[nodiscard]] bool experts_on_host() const {
     return place() == kHostPlace || layer_ < first_layers_with_host_experts_;
   }
@@ -217,6 +221,7 @@ class TensorGraph {
   std::vector<TensorId> gpu_weights_;  ///< by GPU
   HostMatrices host_matrices_;
   std::int64_t first_layers_with_host_experts_ = 0;
+  TensorId host_rope_factors_ = kNoTensor;
 };
 
 }  // namespace kvfathom::llama_cpp
