@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cli/auto_placement.h"
 #include "cli/commands.h"
 #include "cli/format.h"
 #include "cli/json_writer.h"
@@ -25,6 +26,7 @@ FitAnswer finished(const Query& query,
   answer.cache_case = cache_case;
   answer.label = label_of(query, cache_case, plan);
   answer.report = plan.evaluate(shown);
+  answer.placement = plan.placement();
   answer.command = context_tokens > 0 ? plan.command(shown, shell_word(query.model.file)) : "";
   return answer;
 }
@@ -112,6 +114,7 @@ Json json_of(const Query& query, const std::vector<FitAnswer>& answers) {
          {"cache_bytes_per_token", answer.report.cache.bytes_per_token},
          {"ledger", ledger_json(answer.report.ledger)},
          {"device_totals", device_totals_json(answer.report.ledger, query.machine)},
+         {"placement", placement_json(answer.placement)},
          {"command", text_or_null(answer.command)}});
   }
   return json;
@@ -137,14 +140,21 @@ std::int64_t context_for_users(const Options& options) {
 
 int fit(const Options& options, Console& console) {
   const std::int64_t users_context = context_for_users(options);
-  const Query query = read_query(options);
+  Query query = read_query(options);
+  if (query.auto_context_tokens) {
+    const std::int64_t trained = query.model.spec.trained_context_tokens;
+    query.auto_context_tokens = options.users ? users_context
+                                : trained > 0 ? std::min(trained, kFitContextTokens)
+                                              : kFitContextTokens;
+  }
   if (!query.machine.known()) {
     throw InputError("--gpu", "missing", "give --gpu NAME, --gpu local or --memory SIZE");
   }
   std::vector<FitAnswer> answers;
   for (const CacheCase& cache_case : fit_cases(query, options)) {
-    answers.push_back(options.users ? most_sequences(query, cache_case, users_context)
-                                    : longest(query, cache_case, options.beyond_trained));
+    const Query placed = placed_for(query, cache_case);
+    answers.push_back(options.users ? most_sequences(placed, cache_case, users_context)
+                                    : longest(placed, cache_case, options.beyond_trained));
   }
   if (console.json) {
     print_json(console, json_of(query, answers));

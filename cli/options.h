@@ -29,6 +29,7 @@ struct GpuOptions {
   Text memory;
   Text bandwidth;
   Text reserve;
+  Text host_memory;
 };
 
 /// What is asked of the engine.
@@ -47,6 +48,10 @@ struct EngineOptions {
   Text flash_attention;
   Text kv_unified;
   Text swa_full;
+  Text gpu_layers;
+  bool cpu_moe = false;
+  Text cpu_moe_layers;
+  bool auto_placement = false;
 };
 
 /// One struct for all commands: each registers the part it has a use for.

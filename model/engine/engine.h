@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "model/architecture/model_spec.h"
@@ -51,6 +53,13 @@ struct MemoryReport {
   CacheReport cache;
 };
 
+/// Where the layers of a model went that are not simply all on one device.
+struct Placement {
+  std::vector<std::pair<Device, std::int64_t>> layers;  ///< the output head counts as one
+  std::int64_t host_expert_layers =
+      0;  ///< so many layers, from the first, have experts on the host
+};
+
 /// A model under an engine and settings, prepared once so that many contexts can be priced fast.
 class MemoryPlan {
  public:
@@ -70,6 +79,9 @@ class MemoryPlan {
   /// The next smaller context whose ledger can differ from this one's (0 at the end): between two
   /// roundings of the engine every context costs the same.
   [[nodiscard]] virtual std::int64_t next_smaller(std::int64_t context_tokens) const = 0;
+
+  /// Where layers went; empty: all on one device.
+  [[nodiscard]] virtual std::optional<Placement> placement() const { return std::nullopt; }
 
   /// The engine's own command that realises the answer, with `model` in the place of the file
   /// (empty: the engine has none).

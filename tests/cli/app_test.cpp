@@ -88,6 +88,21 @@ constexpr Refusal kRefusals[] = {
      3,
      "--engine-version: \"b1\" is older than what is known of llama.cpp; the oldest known is "
      "b4881"},
+    {"memory glm-4.7-flash --context 8 --engine ideal --gpu-layers 3",
+     2,
+     "--gpu-layers: given with engine ideal; only llama.cpp places layers: --engine llama.cpp"},
+    {"memory glm-4.7-flash --context 8 --engine llama.cpp --auto",
+     2,
+     "--auto: given without a GPU; give --gpu NAME or --memory SIZE"},
+    {"fit glm-4.7-flash --engine llama.cpp --gpu rtx-4090 --auto --cpu-moe",
+     2,
+     "--auto: given together with a placement; give one of them"},
+    {"fit glm-4.7-flash --engine llama.cpp --gpu rtx-4090 --cpu-moe --cpu-moe-layers 2",
+     2,
+     "--cpu-moe-layers: given together with --cpu-moe; give one of them"},
+    {"fit glm-4.7-flash --gpu m4-pro --host-memory 1GiB",
+     2,
+     "--host-memory: given, but Apple M4 Pro shares the host's; leave it out"},
     {"validate --truth /nowhere", 2, "--truth: '/nowhere' is no folder; one with truth rows"},
 };
 

@@ -161,6 +161,8 @@ class LlamaCppPlan final : public MemoryPlan {
     return resolved_.behaviours.cells_256 && !clipped ? step_down : context_tokens - 1;
   }
 
+  [[nodiscard]] std::optional<Placement> placement() const override;
+
   [[nodiscard]] std::string command(std::int64_t context_tokens,
                                     std::string_view model) const override;
 
@@ -298,6 +300,21 @@ void LlamaCppPlan::add_lines(MemoryReport& report,
   add(host, LedgerKind::output, output_bytes());
 }
 
+std::optional<Placement> LlamaCppPlan::placement() const {
+  if (places_.devices.empty()) {
+    return std::nullopt;
+  }
+  Placement result;
+  result.host_expert_layers = std::min<std::int64_t>(settings_.cpu_moe_layers, n_layers(view_));
+  for (int index = 0; index <= settings_.n_gpus; ++index) {
+    const int device = index == settings_.n_gpus ? Device::kHost : index;
+    if (const auto n = std::ranges::count(places_.devices, device); n > 0) {
+      result.layers.emplace_back(Device{device}, n);
+    }
+  }
+  return result;
+}
+
 /// llama-server's own words for where the layers go.
 std::string LlamaCppPlan::placement_options() const {
   if (settings_.n_gpus == 0) {
@@ -312,7 +329,9 @@ std::string LlamaCppPlan::placement_options() const {
       text += (gpu == 0 ? "" : ",") + std::to_string(share);
     }
   }
-  if (settings_.cpu_moe_layers > 0) {
+  if (settings_.cpu_moe_layers >= n_layers(view_)) {
+    text += " --cpu-moe";
+  } else if (settings_.cpu_moe_layers > 0) {
     text += " --n-cpu-moe " + std::to_string(settings_.cpu_moe_layers);
   }
   return text;
@@ -359,7 +378,7 @@ void refuse_placement(const ModelSpec& model, const EngineSettings& settings) {
     return std::holds_alternative<MixtureOfExperts>(layer.feed_forward);
   });
   if (settings.cpu_moe_layers > 0 && !has_experts) {
-    throw InputError("--cpu-moe-layers", model.name + " has no experts", "leave it out");
+    throw InputError("--cpu-moe-layers", "given, but the model has no experts", "leave it out");
   }
 }
 
