@@ -9,6 +9,7 @@
 #include "model/engine/llama_cpp/compute.h"
 #include "model/engine/llama_cpp/device_cache.h"
 #include "model/engine/llama_cpp/engine_view.h"
+#include "model/engine/llama_cpp/placement.h"
 #include "model/engine/llama_cpp/weights.h"
 #include "model/error.h"
 
@@ -22,7 +23,6 @@ using llama_cpp::CellSettings;
 
 constexpr std::int64_t kDefaultBatch = 2048;  // common/common.h, n_batch and n_ubatch
 constexpr std::int64_t kDefaultUbatch = 512;
-constexpr int kMostGpus = 16;  // GGML_CUDA_MAX_DEVICES
 constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 
 /// What a process takes on a CUDA device beyond llama.cpp's own buffers: the context and the
@@ -74,20 +74,6 @@ void refuse_what_the_engine_refuses(const ModelSpec& view,
   }
 }
 
-/// Layers are not simply all on one device.
-bool is_spread(const EngineSettings& settings) {
-  return settings.n_gpus > 1 ||
-         (settings.n_gpus == 1 && (settings.gpu_layers || settings.cpu_moe_layers > 0));
-}
-
-llama_cpp::LayerSplit split_of(const EngineSettings& settings) {
-  llama_cpp::LayerSplit split{.n_gpus = settings.n_gpus};
-  split.gpu_layers = settings.gpu_layers.value_or(split.gpu_layers);
-  split.shares.assign(settings.gpu_memory_bytes.begin(), settings.gpu_memory_bytes.end());
-  split.host_expert_layers = settings.cpu_moe_layers;
-  return split;
-}
-
 /// Everything of the settings that does not change with the context, resolved.
 struct Resolved {
   Behaviours behaviours;
@@ -106,9 +92,9 @@ class LlamaCppPlan final : public MemoryPlan {
         resolved_(resolve(model, settings)),
         view_(llama_cpp::engine_view(model, resolved_.latent)),
         device_{settings.n_gpus == 0 ? Device::kHost : 0},
-        split_(split_of(settings)),
+        split_(llama_cpp::split_of(settings)),
         weights_(llama_cpp::placed_weights(model, model.tensors, split_)) {
-    if (is_spread(settings)) {
+    if (llama_cpp::is_spread(settings)) {
       places_ = llama_cpp::layer_places(model, model.tensors, split_);
       view_.tensors = model.tensors;  // what moves between devices is copied at its own size
     }
@@ -161,7 +147,9 @@ class LlamaCppPlan final : public MemoryPlan {
     return resolved_.behaviours.cells_256 && !clipped ? step_down : context_tokens - 1;
   }
 
-  [[nodiscard]] std::optional<Placement> placement() const override;
+  [[nodiscard]] std::optional<Placement> placement() const override {
+    return llama_cpp::placement_of(places_, n_layers(view_));
+  }
 
   [[nodiscard]] std::string command(std::int64_t context_tokens,
                                     std::string_view model) const override;
@@ -194,7 +182,6 @@ class LlamaCppPlan final : public MemoryPlan {
   void add_lines(MemoryReport& report,
                  const std::vector<llama_cpp::DeviceCacheBytes>& caches,
                  const llama_cpp::ComputeBytes& compute) const;
-  [[nodiscard]] std::string placement_options() const;
 
   EngineSettings settings_;
   Resolved resolved_;
@@ -300,43 +287,6 @@ void LlamaCppPlan::add_lines(MemoryReport& report,
   add(host, LedgerKind::output, output_bytes());
 }
 
-std::optional<Placement> LlamaCppPlan::placement() const {
-  if (places_.devices.empty()) {
-    return std::nullopt;
-  }
-  Placement result;
-  result.host_expert_layers = std::min<std::int64_t>(settings_.cpu_moe_layers, n_layers(view_));
-  for (int index = 0; index <= settings_.n_gpus; ++index) {
-    const int device = index == settings_.n_gpus ? Device::kHost : index;
-    if (const auto n = std::ranges::count(places_.devices, device); n > 0) {
-      result.layers.emplace_back(Device{device}, n);
-    }
-  }
-  return result;
-}
-
-/// llama-server's own words for where the layers go.
-std::string LlamaCppPlan::placement_options() const {
-  if (settings_.n_gpus == 0) {
-    return " --device none";
-  }
-  std::string text = " -ngl " + std::to_string(settings_.gpu_layers.value_or(999));
-  if (settings_.n_gpus > 1) {
-    text += " -ts ";
-    for (int gpu = 0; gpu < settings_.n_gpus; ++gpu) {
-      const auto& memory = settings_.gpu_memory_bytes;
-      const std::int64_t share = memory.empty() ? 1 : memory[static_cast<std::size_t>(gpu)] / kMiB;
-      text += (gpu == 0 ? "" : ",") + std::to_string(share);
-    }
-  }
-  if (settings_.cpu_moe_layers >= n_layers(view_)) {
-    text += " --cpu-moe";
-  } else if (settings_.cpu_moe_layers > 0) {
-    text += " --n-cpu-moe " + std::to_string(settings_.cpu_moe_layers);
-  }
-  return text;
-}
-
 std::string LlamaCppPlan::command(std::int64_t context_tokens, std::string_view model) const {
   const bool other_layout =
       resolved_.latent != llama_cpp::latent_scheme(CacheScheme::native, resolved_.behaviours);
@@ -347,7 +297,7 @@ std::string LlamaCppPlan::command(std::int64_t context_tokens, std::string_view 
   std::string text = "llama-server -m " + std::string(model) + " -c " +
                      std::to_string(total_context(context_tokens)) + " -np " +
                      std::to_string(settings_.sequences);
-  text += placement_options();
+  text += llama_cpp::placement_options(settings_, n_layers(view_));
   const auto add_if = [&](bool wanted, const std::string& option) {
     text += wanted ? " " + option : "";
   };
@@ -363,25 +313,6 @@ std::string LlamaCppPlan::command(std::int64_t context_tokens, std::string_view 
   return text + " --fit off";
 }
 
-void refuse_placement(const ModelSpec& model, const EngineSettings& settings) {
-  if (settings.n_gpus > kMostGpus) {
-    throw InputError("--gpus",
-                     std::to_string(settings.n_gpus) + " devices",
-                     "at most " + std::to_string(kMostGpus) + ", the most that llama.cpp takes");
-  }
-  if (settings.n_gpus == 0 && (settings.gpu_layers || settings.cpu_moe_layers > 0)) {
-    throw InputError(settings.gpu_layers ? "--gpu-layers" : "--cpu-moe-layers",
-                     "given without a GPU",
-                     "leave it out: everything is on the host");
-  }
-  const bool has_experts = std::ranges::any_of(model.layers, [](const LayerSpec& layer) {
-    return std::holds_alternative<MixtureOfExperts>(layer.feed_forward);
-  });
-  if (settings.cpu_moe_layers > 0 && !has_experts) {
-    throw InputError("--cpu-moe-layers", "given, but the model has no experts", "leave it out");
-  }
-}
-
 void require_positive(const char* option, std::int64_t value) {
   if (value < 1) {
     throw InputError(option, std::to_string(value) + " is not positive", "use 1 or more");
@@ -395,7 +326,7 @@ std::unique_ptr<MemoryPlan> prepare_llama_cpp(const ModelSpec& model,
   if (model.tensors.empty()) {
     throw InputError(model.name, "no weight tensors are known", "give --weights");
   }
-  refuse_placement(model, settings);
+  llama_cpp::refuse_placement(model, settings);
   require_positive("--sequences", settings.sequences);
   require_positive("--batch-tokens", settings.batch_tokens.value_or(1));
   cache::require_applicable(model, settings.scheme);

@@ -42,6 +42,7 @@ struct AttendOptions {
   bool softcap = false;
   TensorId score_bias = kNoTensor;
   std::int64_t decompressed_v_dim = 0;  ///< > 0: MLA, results are expanded per head to this width
+  std::int64_t cache_of_layer = -1;     ///< >= 0: the layer whose cache is read, wherever that is
   TensorId chosen_cells = kNoTensor;    ///< per token the only cells to attend to (sparse index)
 };
 

@@ -210,8 +210,11 @@ TensorId Builder::attend(const CacheInputs& cache,
   if (x.v != kNoTensor) {
     graph.expand(store_v(cache, shape, x.v));
   }
+  const std::int64_t here = graph.layer();
+  graph.set_layer(options.cache_of_layer >= 0 ? options.cache_of_layer : here);
   const TensorId k = cached_k(cache, shape);
   const TensorId v = cached_v(cache, shape);
+  graph.set_layer(here);
   TensorId t = attend_core({x.q, k, v}, cache.mask, options, settings.v_transposed);
   if (cache.v_rotation != kNoTensor) {
     t = hadamard(t, cache.v_rotation);
