@@ -34,8 +34,8 @@ EngineSettings auto_placed(const Query& query,
     return fits(plan->evaluate(context_tokens).ledger, query.machine.capacities);
   };
   EngineSettings placed = settings;
-  if (fits_with(placed)) {
-    return placed;
+  if (query.machine.host_shares_memory || fits_with(placed)) {
+    return placed;  // in one memory nothing is won by moving
   }
   const std::int64_t layers = n_layers(query.model.spec);
   if (has_experts(query.model.spec)) {

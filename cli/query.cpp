@@ -96,7 +96,8 @@ std::vector<std::pair<DType, DType>> types_to_try(const Query& query, const Opti
 }
 
 /// Where the layers go, which only llama.cpp lets one choose.
-void read_placement(const EngineOptions& options, Query& query) {
+void read_placement(const Options& all, Query& query) {
+  const EngineOptions& options = all.engine;
   constexpr std::int64_t kMostLayers = 1'000'000;
   EngineSettings& settings = query.settings;
   if (options.gpu_layers) {
@@ -128,11 +129,9 @@ void read_placement(const EngineOptions& options, Query& query) {
   if (options.auto_placement && (!query.machine.known() || query.machine.n_gpus == 0)) {
     throw InputError("--auto", "given without a GPU", "give --gpu NAME or --memory SIZE");
   }
-  if (options.auto_placement && query.machine.reserve_bytes == 0) {
-    query.machine.reserve_bytes = kFitMarginBytes;
-  }
   if (options.auto_placement) {
     query.auto_context_tokens = kFitContextTokens;
+    query.machine.reserve_bytes = all.gpu.reserve ? query.machine.reserve_bytes : kFitMarginBytes;
   }
 }
 
@@ -162,7 +161,7 @@ Query read_query(const Options& options) {
   }
   query.settings.n_gpus = query.machine.n_gpus;
   query.settings.gpu_memory_bytes = query.machine.uneven_memory();
-  read_placement(options.engine, query);
+  read_placement(options, query);
   if (query.model.foretold) {
     query.settings.weights_provenance = Provenance::modelled;
   }

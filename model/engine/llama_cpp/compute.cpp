@@ -179,6 +179,7 @@ bool resolve_flash_attention(const ModelSpec& model, const GraphSettings& settin
   probe.flash_attention = true;
   probe.v_transposed = false;
   probe.n_outputs = settings.n_seq_max;
+  probe.places = {};  // a pass of single tokens stays where its layers are
   const Builder builder = build(fold_layers(model).model, probe, settings.n_seq_max);
   const TensorGraph& graph = builder.graph;
   return std::all_of(graph.nodes().begin(), graph.nodes().end(), [&](TensorId t) {
