@@ -119,6 +119,9 @@ void add_host(const GpuOptions& options, Machine& machine) {
   std::optional<std::int64_t> bytes;
   if (options.host_memory) {
     bytes = parse_size(*options.host_memory, "--host-memory");
+    if (machine.devices.empty()) {
+      throw InputError("--host-memory", "given without a GPU", "give --gpu NAME or --memory SIZE");
+    }
     if (machine.n_gpus == 0 || machine.host_shares_memory) {
       throw InputError("--host-memory",
                        "given, but " + (machine.n_gpus == 0 ? std::string("there is no GPU")

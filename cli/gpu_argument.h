@@ -15,8 +15,8 @@ struct Machine {
   std::string name;                   ///< as the person would say it; empty if no machine was given
   int n_gpus = 1;                     ///< 0: the model lives on the host
   std::vector<HardwareSpec> devices;  ///< one per GPU, or the host's memory; empty: not given
-  std::vector<Capacity>
-      capacities;  ///< what may be filled, reserve included; the host's, if known, last
+  /// What each device may be filled to, reserve included; the host's, if it is known, is the last.
+  std::vector<Capacity> capacities;
   std::int64_t reserve_bytes = 0;
   bool host_shares_memory = false;
 

@@ -14,7 +14,7 @@ namespace kvfathom::cli {
 [[nodiscard]] std::string machine_line(const Machine& machine);
 
 /// "llama.cpp 0.5.0", "ideal".
-/// "24 of 33 layers on the GPU, experts of 12 layers on the host".
+/// "Placed: gpu0 24 layers, host 9 layers (..); experts of the first 12 layers on the host".
 [[nodiscard]] std::string placement_line(const Placement& placement);
 [[nodiscard]] std::string engine_line(const Query& query);
 

@@ -84,7 +84,7 @@ void add_engine_options(CLI::App& command, Options& options) {
   command
       .add_flag("--auto",
                 engine.auto_placement,
-                "as much on the GPUs as fits: layers, then experts, then context")
+                "as much on the GPUs as fits: all layers, then experts, then context")
       ->group("Engine");
 }
 

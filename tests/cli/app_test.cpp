@@ -103,6 +103,9 @@ constexpr Refusal kRefusals[] = {
     {"fit glm-4.7-flash --gpu m4-pro --host-memory 1GiB",
      2,
      "--host-memory: given, but Apple M4 Pro shares the host's; leave it out"},
+    {"fit glm-4.7-flash --host-memory 1GiB",
+     2,
+     "--host-memory: given without a GPU; give --gpu NAME or --memory SIZE"},
     {"validate --truth /nowhere", 2, "--truth: '/nowhere' is no folder; one with truth rows"},
 };
 

@@ -257,6 +257,7 @@ class Splitter {
     result.leafs = input_copies_;
     result.leafs.insert(result.leafs.end(), split_copies_.begin(), split_copies_.end());
     result.steps.reserve(graph_.nodes().size() + 32);
+    const std::vector<int> uses = uses_of(graph_);
     for (const Split& split : splits_) {
       for (const TensorId input : split.inputs) {
         result.steps.push_back({kNoTensor, input, backend(input)});
@@ -264,7 +265,7 @@ class Splitter {
       }
       std::vector<AllocationDependency> kept;
       if (machine_.is_gpu(split.backend)) {
-        kept = fusion_dependencies(graph_, split.first, split.end);
+        kept = fusion_dependencies(graph_, uses, split.first, split.end);
       }
       auto next = kept.begin();
       for (std::size_t i = split.first; i < split.end; ++i) {

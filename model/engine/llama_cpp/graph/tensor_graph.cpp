@@ -217,7 +217,8 @@ TensorId TensorGraph::project(TensorId b, std::int64_t n_out) {
 
 TensorId TensorGraph::mul_mat_id(TensorId b, TensorId ids, std::int64_t n_out) {
   const Extents ne{n_out, (*this)[ids].ne[0], (*this)[b].ne[2], 1};
-  const TensorId weight = expert_matrix((*this)[b].ne[0], n_out);
+  const Affine n_in = (*this)[b].ne[0];
+  const TensorId weight = expert_matrix(n_in, n_out);
   return operation(Op::mul_mat_id, DType::f32, ne, {weight, b, ids});
 }
 
