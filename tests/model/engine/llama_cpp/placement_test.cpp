@@ -148,6 +148,23 @@ TEST(LlamaCppPlacement, TheCommandSaysWhereLayersGo) {
             head + "-ngl 999 --cpu-moe --fit off");
 }
 
+// Naming every layer takes the path of spread layers, which builds all of them: the same ledger.
+TEST(LlamaCppPlacement, AllLayersOnOneGpuCostWhatTheyDoByDefault) {
+  for (const ModelSpec* model : {&dense(), &experts()}) {
+    const auto plain = prepare_llama_cpp(*model, {});
+    const auto named = prepare_llama_cpp(*model, with_layers(on_gpus(1), 999, 0));
+    for (const std::int64_t context : {256, 8192, 65536}) {
+      const auto a = plain->evaluate(context).ledger.lines;
+      const auto b = named->evaluate(context).ledger.lines;
+      ASSERT_EQ(a.size(), b.size());
+      for (std::size_t i = 0; i < a.size(); ++i) {
+        EXPECT_EQ(a[i].device, b[i].device);
+        EXPECT_EQ(a[i].bytes, b[i].bytes) << name(a[i].kind) << " at " << context;
+      }
+    }
+  }
+}
+
 TEST(LlamaCppPlacement, ExpertsMoveWithTheirLayersWeightsAndNothingElse) {
   const auto weights = [](std::int64_t n) {
     return llama_cpp::placed_weights(
