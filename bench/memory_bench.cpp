@@ -49,8 +49,19 @@ ModelSpec latent_80_layers() {
   return model;
 }
 
-void evaluate(benchmark::State& state, const char* engine, const ModelSpec& model) {
-  const auto plan = engine_named(engine).prepare(model, {});
+/// Half of the layers on two GPUs, the rest on the host.
+EngineSettings spread() {
+  EngineSettings settings;
+  settings.n_gpus = 2;
+  settings.gpu_layers = 40;
+  return settings;
+}
+
+void evaluate(benchmark::State& state,
+              const char* engine,
+              const ModelSpec& model,
+              const EngineSettings& settings = {}) {
+  const auto plan = engine_named(engine).prepare(model, settings);
   std::int64_t context_tokens = 4096;
   for (auto _ : state) {
     benchmark::DoNotOptimize(plan->evaluate(context_tokens));
@@ -58,17 +69,22 @@ void evaluate(benchmark::State& state, const char* engine, const ModelSpec& mode
   }
 }
 
-void prepare(benchmark::State& state, const char* engine, const ModelSpec& model) {
+void prepare(benchmark::State& state,
+             const char* engine,
+             const ModelSpec& model,
+             const EngineSettings& settings = {}) {
   for (auto _ : state) {
-    benchmark::DoNotOptimize(engine_named(engine).prepare(model, {}));
+    benchmark::DoNotOptimize(engine_named(engine).prepare(model, settings));
   }
 }
 
 BENCHMARK_CAPTURE(evaluate, ideal_llama_70b, "ideal", llama_70b());
 BENCHMARK_CAPTURE(evaluate, llama_cpp_llama_70b, "llama.cpp", llama_70b());
 BENCHMARK_CAPTURE(evaluate, llama_cpp_latent_80_layers, "llama.cpp", latent_80_layers());
+BENCHMARK_CAPTURE(evaluate, llama_cpp_llama_70b_spread, "llama.cpp", llama_70b(), spread());
 BENCHMARK_CAPTURE(prepare, llama_cpp_llama_70b, "llama.cpp", llama_70b());
 BENCHMARK_CAPTURE(prepare, llama_cpp_latent_80_layers, "llama.cpp", latent_80_layers());
+BENCHMARK_CAPTURE(prepare, llama_cpp_llama_70b_spread, "llama.cpp", llama_70b(), spread());
 
 }  // namespace
 }  // namespace kvfathom

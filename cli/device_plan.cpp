@@ -68,6 +68,8 @@ class PlanOnMachine final : public MemoryPlan {
     return plan_->next_smaller(context_tokens);
   }
 
+  [[nodiscard]] std::optional<Placement> placement() const override { return plan_->placement(); }
+
   [[nodiscard]] std::string command(std::int64_t context_tokens,
                                     std::string_view model) const override {
     return plan_->command(context_tokens, model);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cli/auto_placement.h"
 #include "cli/commands.h"
 #include "cli/format.h"
 #include "cli/headline.h"
@@ -29,6 +30,7 @@ FitAnswer finished(const Query& query,
   answer.cache_case = cache_case;
   answer.label = label_of(query, cache_case, plan);
   answer.report = plan.evaluate(shown);
+  answer.placement = plan.placement();
   answer.command = context_tokens > 0 ? plan.command(shown, shell_word(query.model.file)) : "";
   return answer;
 }
@@ -121,6 +123,7 @@ Json json_of(const Query& query,
          {"cache_bytes_per_token", answer.report.cache.bytes_per_token},
          {"ledger", ledger_json(answer.report.ledger)},
          {"device_totals", device_totals_json(answer.report.ledger, query.machine)},
+         {"placement", placement_json(answer.placement)},
          {"command", text_or_null(answer.command)}});
   }
   for (const RefusedEngine& one : refused) {
@@ -145,14 +148,26 @@ std::int64_t context_for_users(const Options& options) {
   return parse_count("--context", *options.engine.context, 1, kLongestContext);
 }
 
+/// `--auto` aims at the context that is asked about, else at the longest that it may plan for.
+Query aimed(Query query, const Options& options, std::int64_t users_context) {
+  if (query.auto_context_tokens) {
+    const std::int64_t trained = query.model.spec.trained_context_tokens;
+    query.auto_context_tokens = options.users ? users_context
+                                : trained > 0 ? std::min(trained, kFitContextTokens)
+                                              : kFitContextTokens;
+  }
+  return query;
+}
+
 std::vector<FitAnswer> answers_of(const Query& query,
                                   const Options& options,
                                   const std::vector<CacheCase>& cases,
                                   std::int64_t users_context) {
   std::vector<FitAnswer> answers;
   for (const CacheCase& cache_case : cases) {
-    answers.push_back(options.users ? most_sequences(query, cache_case, users_context)
-                                    : longest(query, cache_case, options.beyond_trained));
+    const Query placed = placed_for(query, cache_case);
+    answers.push_back(options.users ? most_sequences(placed, cache_case, users_context)
+                                    : longest(placed, cache_case, options.beyond_trained));
   }
   return answers;
 }
@@ -188,7 +203,7 @@ int fit_all_engines(const Options& options, Console& console, std::int64_t users
   std::vector<RefusedEngine> refused;
   for (const EngineInfo& engine : engines()) {
     try {
-      const Query query = with_engine(base, options, engine);
+      const Query query = aimed(with_engine(base, options, engine), options, users_context);
       const auto cases = cases_beside_others(query, options);
       for (FitAnswer& answer : answers_of(query, options, cases, users_context)) {
         answers.push_back(std::move(answer));
@@ -217,7 +232,7 @@ int fit(const Options& options, Console& console) {
   if (options.engine.engine && lower(*options.engine.engine) == "all") {
     return fit_all_engines(options, console, users_context);
   }
-  const Query query = read_query(options);
+  const Query query = aimed(read_query(options), options, users_context);
   require_machine(query);
   const auto answers = answers_of(query, options, fit_cases(query, options), users_context);
   if (console.json) {

@@ -105,7 +105,7 @@ void print_fit(Console& console,
   const FitAnswer& best = best_of(options, answers);
   if (!console.quiet) {
     console.line(console.styled(model_line(query.model), Style::bold));
-    console.line(machine_line(query.machine) + "; " + engine_line(query));
+    console.paragraph(machine_line(query.machine) + "; " + engine_line(query));
     console.line();
   }
   print_answers(console, options, answers, best);
@@ -125,6 +125,9 @@ void print_fit(Console& console,
                     type_pair(best.label.k, best.label.v) + " cache, " +
                     thousands(best.max_context_tokens) + " tokens x " + thousands(best.sequences) +
                     (best.sequences == 1 ? " sequence" : " sequences"));
+  if (best.placement) {
+    console.paragraph(placement_line(*best.placement), 2);
+  }
   print_ledger(console, best.report.ledger, query.machine);
   if (!best.command.empty()) {
     console.line();

@@ -1,6 +1,8 @@
 #include "cli/gpu_argument.h"
 
 #include <algorithm>
+#include <functional>
+#include <optional>
 #include <utility>
 
 #include "calibrate/local_device.h"
@@ -104,6 +106,40 @@ std::string name_of(const std::vector<HardwareSpec>& devices) {
   return text;
 }
 
+/// What is free, or what the system lets a GPU have of a memory that it shares with the host.
+std::int64_t capacity_of(const HardwareSpec& device, bool host_only) {
+  const std::int64_t whole =
+      host_only ? device.memory_bytes : device.usable_memory_bytes.value_or(device.memory_bytes);
+  return device.free_memory_bytes.value_or(whole);
+}
+
+/// The host as a second capacity, where it is known and not the GPU's own memory.
+void add_host(const GpuOptions& options, Machine& machine) {
+  const bool local = options.gpu && lower(*options.gpu) == "local";
+  std::optional<std::int64_t> bytes;
+  if (options.host_memory) {
+    bytes = parse_size(*options.host_memory, "--host-memory");
+    if (machine.devices.empty()) {
+      throw InputError("--host-memory", "given without a GPU", "give --gpu NAME or --memory SIZE");
+    }
+    if (machine.n_gpus == 0 || machine.host_shares_memory) {
+      throw InputError("--host-memory",
+                       "given, but " + (machine.n_gpus == 0 ? std::string("there is no GPU")
+                                                            : machine.name + " shares the host's"),
+                       "leave it out");
+    }
+  } else if (machine.n_gpus > 0 && !machine.host_shares_memory && !machine.devices.empty()) {
+    bytes = machine.devices.front().host_memory_bytes;
+    if (!bytes && local) {
+      const HardwareSpec host = local_host();
+      bytes = host.free_memory_bytes.value_or(host.memory_bytes);
+    }
+  }
+  if (bytes) {
+    machine.capacities.push_back({Device{Device::kHost}, *bytes});
+  }
+}
+
 }  // namespace
 
 MachineRules Machine::rules() const {
@@ -111,9 +147,23 @@ MachineRules Machine::rules() const {
   rules.reserve_bytes = reserve_bytes;
   rules.host_shares_memory = host_shares_memory;
   for (const Capacity& capacity : capacities) {
-    rules.devices.push_back(capacity.device);
+    if (n_gpus == 0 || capacity.device.index != Device::kHost) {
+      rules.devices.push_back(capacity.device);
+    }
   }
   return rules;
+}
+
+std::vector<std::int64_t> Machine::uneven_memory() const {
+  std::vector<std::int64_t> memory;
+  for (const Capacity& capacity : capacities) {
+    if (capacity.device.index != Device::kHost) {
+      memory.push_back(capacity.bytes);
+    }
+  }
+  const bool even =
+      std::adjacent_find(memory.begin(), memory.end(), std::not_equal_to<>()) == memory.end();
+  return even ? std::vector<std::int64_t>{} : memory;
 }
 
 Machine read_machine(const GpuOptions& options) {
@@ -141,10 +191,11 @@ Machine read_machine(const GpuOptions& options) {
   for (std::size_t i = 0; i < machine.devices.size(); ++i) {
     const HardwareSpec& device = machine.devices[i];
     const Device place{host_only ? Device::kHost : static_cast<int>(i)};
-    machine.capacities.push_back({place, device.free_memory_bytes.value_or(device.memory_bytes)});
+    machine.capacities.push_back({place, capacity_of(device, host_only)});
     machine.host_shares_memory =
         machine.host_shares_memory || (!host_only && device.unified_memory);
   }
+  add_host(options, machine);
   return machine;
 }
 

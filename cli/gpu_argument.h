@@ -15,10 +15,13 @@ struct Machine {
   std::string name;                   ///< as the person would say it; empty if no machine was given
   int n_gpus = 1;                     ///< 0: the model lives on the host
   std::vector<HardwareSpec> devices;  ///< one per GPU, or the host's memory; empty: not given
-  std::vector<Capacity> capacities;   ///< what each device may be filled to, reserve included
+  /// What each device may be filled to, reserve included; the host's, if it is known, is the last.
+  std::vector<Capacity> capacities;
   std::int64_t reserve_bytes = 0;
   bool host_shares_memory = false;
 
+  /// What each GPU holds, where they differ: layers are split by it. Empty where they do not.
+  [[nodiscard]] std::vector<std::int64_t> uneven_memory() const;
   [[nodiscard]] bool known() const { return !capacities.empty(); }
   [[nodiscard]] MachineRules rules() const;
 };

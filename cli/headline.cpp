@@ -54,8 +54,30 @@ std::string machine_line(const Machine& machine) {
   }
   std::string text = machine.name;
   const std::string size = gib(machine.capacities.front().bytes);
-  if (text.find(size) == std::string::npos) {
+  if (!machine.uneven_memory().empty()) {
+    std::string sizes;
+    for (const std::int64_t bytes : machine.uneven_memory()) {
+      sizes += (sizes.empty() ? ", " : " + ") + gib(bytes);
+    }
+    text += sizes;
+  } else if (text.find(size) == std::string::npos) {
     text += ", " + size + (machine.n_gpus > 1 ? " each" : "");
+  }
+  if (const Capacity& last = machine.capacities.back();
+      machine.n_gpus > 0 && last.device.index == Device::kHost) {
+    text += "; host " + gib(last.bytes);
+  }
+  return text;
+}
+
+std::string placement_line(const Placement& placement) {
+  std::string text;
+  for (const auto& [device, count] : placement.layers) {
+    text += (text.empty() ? "" : ", ") + name(device) + " " + layers(count);
+  }
+  text = "Placed: " + text + " (the output head counts as one)";
+  if (placement.host_expert_layers > 0) {
+    text += "; experts of the first " + layers(placement.host_expert_layers) + " on the host";
   }
   return text;
 }

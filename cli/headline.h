@@ -14,6 +14,8 @@ namespace kvfathom::cli {
 [[nodiscard]] std::string machine_line(const Machine& machine);
 
 /// "llama.cpp 0.5.0", "ideal".
+/// "Placed: gpu0 24 layers, host 9 layers (..); experts of the first 12 layers on the host".
+[[nodiscard]] std::string placement_line(const Placement& placement);
 [[nodiscard]] std::string engine_line(const Query& query);
 
 /// "f16", or "q8_0/f16" where K and V differ.

@@ -100,6 +100,17 @@ Json device_totals_json(const MemoryLedger& ledger, const Machine& machine) {
   return totals;
 }
 
+Json placement_json(const std::optional<Placement>& placement) {
+  if (!placement) {
+    return nullptr;
+  }
+  Json layers = Json::array();
+  for (const auto& [device, count] : placement->layers) {
+    layers.push_back({{"device", name(device)}, {"count", count}});
+  }
+  return {{"layers", std::move(layers)}, {"host_expert_layers", placement->host_expert_layers}};
+}
+
 Json text_or_null(const std::string& text) {
   return text.empty() ? Json(nullptr) : Json(text);
 }

@@ -24,6 +24,7 @@ using Json = nlohmann::ordered_json;
 /// One entry per device of the ledger; capacity and fits are null where no capacity is known.
 [[nodiscard]] Json device_totals_json(const MemoryLedger& ledger, const Machine& machine);
 /// A string, or null if it is empty.
+[[nodiscard]] Json placement_json(const std::optional<Placement>& placement);
 [[nodiscard]] Json text_or_null(const std::string& text);
 
 [[nodiscard]] Json error_json(const Error& error);

@@ -1,6 +1,7 @@
 // kvfathom memory: the ledger for exact settings.
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "cli/commands.h"
 #include "cli/format.h"
@@ -21,6 +22,7 @@ struct Answer {
   std::int64_t context_tokens = 0;  ///< as given to the plan: per sequence, or in all
   MemoryReport report;
   std::string command;
+  std::optional<Placement> placement;
   bool fits = true;
 };
 
@@ -46,7 +48,8 @@ Answer answer(const Query& query, const CacheCase& cache_case, std::int64_t cont
                 .label = label_of(query, cache_case, *plan),
                 .context_tokens = context_tokens,
                 .report = plan->evaluate(context_tokens),
-                .command = plan->command(context_tokens, shell_word(query.model.file))};
+                .command = plan->command(context_tokens, shell_word(query.model.file)),
+                .placement = plan->placement()};
   result.fits = fits(result.report.ledger, query.machine.capacities);
   return result;
 }
@@ -62,6 +65,7 @@ Json json_of(const Query& query, const Answer& answer) {
   json["ledger"] = ledger_json(answer.report.ledger);
   json["device_totals"] = device_totals_json(answer.report.ledger, query.machine);
   json["fits"] = query.machine.known() ? Json(answer.fits) : Json(nullptr);
+  json["placement"] = placement_json(answer.placement);
   json["command"] = text_or_null(answer.command);
   return json;
 }
@@ -144,7 +148,10 @@ void print_text(Console& console, const Query& query, const Options& options, co
                       thousands(a.report.context_tokens) + " tokens x " +
                       thousands(query.settings.sequences) +
                       (query.settings.sequences == 1 ? " sequence" : " sequences"));
-    console.line(machine_line(query.machine));
+    console.paragraph(machine_line(query.machine));
+    if (a.placement) {
+      console.paragraph(placement_line(*a.placement));
+    }
     console.line();
   }
   print_ledger(console, a.report.ledger, query.machine);
@@ -162,6 +169,9 @@ void print_text(Console& console, const Query& query, const Options& options, co
 int memory(const Options& options, Console& console) {
   Query query = read_query(options);
   const std::int64_t context_tokens = read_context(options, query);
+  if (query.auto_context_tokens) {
+    query.auto_context_tokens = context_tokens;
+  }
   const Answer result = answer(query, single_case(query, options), context_tokens);
   if (console.json) {
     print_json(console, json_of(query, result));

@@ -38,7 +38,8 @@ void add_gpu_options(CLI::App& command, Options& options) {
   add("--gpus", gpu.gpus, "N|A,B", "how many, or their names; 0: everything on the host");
   add("--memory", gpu.memory, "SIZE", "memory of the device (24GiB; 24GB is 24e9 bytes)");
   add("--bandwidth", gpu.bandwidth, "RATE", "its memory bandwidth (1008GB/s)");
-  add("--reserve", gpu.reserve, "SIZE", "memory to keep free on each device (default 0)");
+  add("--reserve", gpu.reserve, "SIZE", "memory to keep free on each GPU (0; --auto: 1GiB)");
+  add("--host-memory", gpu.host_memory, "SIZE", "memory of the host beside the GPUs");
 }
 
 void add_engine_options(CLI::App& command, Options& options) {
@@ -85,6 +86,20 @@ void add_engine_options(CLI::App& command, Options& options) {
       engine.expert_parallel,
       "N",
       "ranks that share whole experts, default 1");
+  add("--gpu-layers,--n-gpu-layers",
+      engine.gpu_layers,
+      "N",
+      "the last N layers on the GPUs, the output head counted (llama.cpp -ngl)");
+  command.add_flag("--cpu-moe", engine.cpu_moe, "all experts on the host")->group("Engine");
+  add("--cpu-moe-layers,--n-cpu-moe",
+      engine.cpu_moe_layers,
+      "N",
+      "the experts of the first N layers on the host (llama.cpp --n-cpu-moe)");
+  command
+      .add_flag("--auto",
+                engine.auto_placement,
+                "as much on the GPUs as fits: all layers, then experts, then context")
+      ->group("Engine");
 }
 
 }  // namespace kvfathom::cli

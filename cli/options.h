@@ -29,6 +29,7 @@ struct GpuOptions {
   Text memory;
   Text bandwidth;
   Text reserve;
+  Text host_memory;
 };
 
 /// What is asked of the engine.
@@ -55,6 +56,10 @@ struct EngineOptions {
   Text pipeline_parallel;
   Text data_parallel;
   Text expert_parallel;
+  Text gpu_layers;
+  bool cpu_moe = false;
+  Text cpu_moe_layers;
+  bool auto_placement = false;
 };
 
 /// One struct for all commands: each registers the part it has a use for.

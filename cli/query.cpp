@@ -5,6 +5,7 @@
 #include <utility>
 #include <variant>
 
+#include "cli/auto_placement.h"
 #include "cli/data_dir.h"
 #include "cli/format.h"
 #include "cli/values.h"
@@ -152,6 +153,46 @@ std::vector<std::pair<DType, DType>> types_to_try(const Query& query, const Opti
   return {{k, v}, {DType::q8_0, DType::q8_0}, {DType::q4_0, DType::q4_0}};
 }
 
+/// Where the layers go, which only llama.cpp lets one choose.
+void read_placement(const Options& all, Query& query) {
+  const EngineOptions& options = all.engine;
+  constexpr std::int64_t kMostLayers = 1'000'000;
+  EngineSettings& settings = query.settings;
+  if (options.gpu_layers) {
+    settings.gpu_layers = parse_count("--gpu-layers", *options.gpu_layers, 0, kMostLayers);
+  }
+  if (options.cpu_moe && options.cpu_moe_layers) {
+    throw InputError("--cpu-moe-layers", "given together with --cpu-moe", "give one of them");
+  }
+  if (options.cpu_moe) {
+    settings.cpu_moe_layers = n_layers(query.model.spec);
+  }
+  if (options.cpu_moe_layers) {
+    settings.cpu_moe_layers =
+        parse_count("--cpu-moe-layers", *options.cpu_moe_layers, 0, kMostLayers);
+  }
+  const bool by_hand = options.gpu_layers || options.cpu_moe || options.cpu_moe_layers;
+  const char* first = options.auto_placement   ? "--auto"
+                      : options.gpu_layers     ? "--gpu-layers"
+                      : options.cpu_moe_layers ? "--cpu-moe-layers"
+                                               : "--cpu-moe";
+  if (options.auto_placement && by_hand) {
+    throw InputError("--auto", "given together with a placement", "give one of them");
+  }
+  if ((options.auto_placement || by_hand) && query.engine->name != "llama.cpp") {
+    throw InputError(first,
+                     "given with engine " + std::string(query.engine->name),
+                     "only llama.cpp places layers: --engine llama.cpp");
+  }
+  if (options.auto_placement && (!query.machine.known() || query.machine.n_gpus == 0)) {
+    throw InputError("--auto", "given without a GPU", "give --gpu NAME or --memory SIZE");
+  }
+  if (options.auto_placement) {
+    query.auto_context_tokens = kFitContextTokens;
+    query.machine.reserve_bytes = all.gpu.reserve ? query.machine.reserve_bytes : kFitMarginBytes;
+  }
+}
+
 }  // namespace
 
 bool loads_checkpoints(const EngineInfo& engine) {
@@ -161,6 +202,12 @@ bool loads_checkpoints(const EngineInfo& engine) {
 bool has_latent_attention(const ModelSpec& model) {
   return std::any_of(model.layers.begin(), model.layers.end(), [](const LayerSpec& layer) {
     return std::holds_alternative<LatentAttention>(layer.mixer);
+  });
+}
+
+bool has_experts(const ModelSpec& model) {
+  return std::any_of(model.layers.begin(), model.layers.end(), [](const LayerSpec& layer) {
+    return std::holds_alternative<MixtureOfExperts>(layer.feed_forward);
   });
 }
 
@@ -185,6 +232,8 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
   if (loads_checkpoints(engine)) {
     query.model.file = served_name(query.model, options);
   }
+  query.settings.gpu_memory_bytes = query.machine.uneven_memory();
+  read_placement(options, query);
   if (query.model.foretold) {
     query.settings.weights_provenance = Provenance::modelled;
   }
@@ -220,6 +269,19 @@ std::unique_ptr<MemoryPlan> plan_of(const Query& query, const CacheCase& cache_c
 std::unique_ptr<MemoryPlan> plan_of(const Query& query,
                                     const CacheCase& cache_case,
                                     const EngineSettings& settings) {
+  if (!query.auto_context_tokens) {
+    return plan_as_placed(query, cache_case, settings);
+  }
+  const EngineSettings chosen = auto_placed(query, cache_case, *query.auto_context_tokens);
+  EngineSettings placed = settings;
+  placed.gpu_layers = chosen.gpu_layers;
+  placed.cpu_moe_layers = chosen.cpu_moe_layers;
+  return plan_as_placed(query, cache_case, placed);
+}
+
+std::unique_ptr<MemoryPlan> plan_as_placed(const Query& query,
+                                           const CacheCase& cache_case,
+                                           const EngineSettings& settings) {
   EngineSettings of_case = settings;
   of_case.scheme = cache_case.scheme;
   of_case.cache_type_k = cache_case.k;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,8 @@ struct Query {
   const EngineInfo* engine = nullptr;
   std::string engine_version;  ///< as shown: the one asked for, or the newest known
   EngineSettings settings;     ///< of every case; scheme and cache types are the case's
+  /// `--auto`: every case's layers are placed so that this context fits.
+  std::optional<std::int64_t> auto_context_tokens;
 };
 
 [[nodiscard]] Query read_query(const Options& options);
@@ -39,6 +42,11 @@ struct Query {
 [[nodiscard]] std::unique_ptr<MemoryPlan> plan_of(const Query& query,
                                                   const CacheCase& cache_case,
                                                   const EngineSettings& settings);
+
+/// The same with the layers where `settings` say, whatever --auto would choose.
+[[nodiscard]] std::unique_ptr<MemoryPlan> plan_as_placed(const Query& query,
+                                                         const CacheCase& cache_case,
+                                                         const EngineSettings& settings);
 
 /// The case that the options name outright: `--scheme` (one) and the cache types.
 [[nodiscard]] CacheCase single_case(const Query& query, const Options& options);
@@ -61,6 +69,8 @@ struct SchemeLabel {
 
 /// A serving engine: it loads Hugging Face checkpoints, no GGUF.
 [[nodiscard]] bool loads_checkpoints(const EngineInfo& engine);
+/// Whether any decoder layer has routed experts.
+[[nodiscard]] bool has_experts(const ModelSpec& model);
 
 /// Whether any decoder layer has latent attention.
 [[nodiscard]] bool has_latent_attention(const ModelSpec& model);

@@ -4,6 +4,7 @@
 #include <array>
 #include <span>
 
+#include "cli/auto_placement.h"
 #include "cli/format.h"
 #include "cli/headline.h"
 #include "model/error.h"
@@ -79,6 +80,37 @@ void add_smaller_weights(const Query& query,
   }
 }
 
+/// Layers or experts on the host, as --auto would place them.
+void add_placement(const Query& query,
+                   const CacheCase& cache_case,
+                   std::int64_t context_tokens,
+                   std::vector<std::string>& found) {
+  const EngineSettings& asked = query.settings;
+  if (query.engine->name != "llama.cpp" || asked.n_gpus == 0 || asked.gpu_layers ||
+      asked.cpu_moe_layers > 0 || query.auto_context_tokens || query.machine.host_shares_memory) {
+    return;
+  }
+  Query placed = query;
+  placed.settings = auto_placed(query, cache_case, context_tokens);
+  if (!case_fits(placed, cache_case, context_tokens)) {
+    return;
+  }
+  const auto plan = plan_of(placed, cache_case);
+  const std::int64_t host =
+      plan->evaluate(context_tokens).ledger.total(Device{Device::kHost}).high_bytes;
+  std::string remedy;
+  if (placed.settings.cpu_moe_layers > 0) {
+    const std::string n = std::to_string(placed.settings.cpu_moe_layers);
+    remedy = "the experts of " + n + " layers on the host (--cpu-moe-layers " + n + ")";
+  }
+  if (placed.settings.gpu_layers) {
+    const std::string n = std::to_string(*placed.settings.gpu_layers);
+    remedy += std::string(remedy.empty() ? "" : " and ") + n + " layers on the GPU (--gpu-layers " +
+              n + ")";
+  }
+  found.push_back(remedy + ", with " + gib(host) + " of host memory");
+}
+
 /// Room for the weights as they are, or weights for the room there is.
 void add_what_is_missing(const Query& query,
                          const MemoryPlan& plan,
@@ -119,6 +151,7 @@ std::vector<std::string> remedies(const Query& query,
   }
   add_cheaper_caches(query, cache_case, context_tokens, found);
   add_smaller_weights(query, options, cache_case, context_tokens, found);
+  add_placement(query, cache_case, context_tokens, found);
   add_what_is_missing(query, *plan, context_tokens, found);
   return found;
 }

@@ -98,9 +98,10 @@ void add_ledger_sizes(const TableLine& line, bool on_gpu, TruthRow& row) {
   add("output", line.size("output_mib") * kMiB, kTwoDecimals * kMiB);
 }
 
-TruthRow ledger_row(const TableLine& line, std::size_t number) {
+/// What both tables say of a run.
+TruthRow settings_row(const TableLine& line, std::string id) {
   TruthRow row;
-  row.id = "ledger:" + std::to_string(number);
+  row.id = std::move(id);
   row.model = line.text("model");
   row.weights = line.text("weights");
   row.engine = "llama.cpp";
@@ -119,8 +120,13 @@ TruthRow ledger_row(const TableLine& line, std::size_t number) {
   settings.flash_attention = parse_flash_attention(line.text("flash_attention"));
   settings.kv_unified = parse_on_off(line.place("kv_unified"), line.text("kv_unified"));
   settings.swa_full = parse_on_off(line.place("swa_full"), line.text("swa_full"));
+  return row;
+}
+
+TruthRow ledger_row(const TableLine& line, std::size_t number) {
+  TruthRow row = settings_row(line, "ledger:" + std::to_string(number));
   const bool on_gpu = line.text("place") == "gpu";
-  settings.n_gpus = on_gpu ? 1 : 0;
+  row.settings.n_gpus = on_gpu ? 1 : 0;
   row.planned = line.text("context") != "-";
   if (row.planned) {
     add_ledger_sizes(line, on_gpu, row);
@@ -128,7 +134,32 @@ TruthRow ledger_row(const TableLine& line, std::size_t number) {
   return row;
 }
 
-void read_ledger_table(const std::string& path, std::vector<TruthRow>& rows) {
+/// Layers on two GPUs, or on a GPU and the host.
+TruthRow devices_row(const TableLine& line, std::size_t number) {
+  TruthRow row = settings_row(line, "devices:" + std::to_string(number));
+  row.settings.n_gpus = static_cast<int>(line.count("gpus", 1));
+  if (line.text("gpu_layers") != "-") {
+    row.settings.gpu_layers = line.count("gpu_layers", 0);
+  }
+  std::vector<std::string> devices{"host"};
+  for (int gpu = 0; gpu < row.settings.n_gpus; ++gpu) {
+    devices.push_back("gpu" + std::to_string(gpu));
+  }
+  for (const std::string& device : devices) {
+    const auto add = [&](const char* component, const char* column) {
+      row.sizes.push_back(
+          {std::string(component) + " (" + device + ", split)", line.size(device + column), 1.0});
+    };
+    add("weights", "_weights");
+    add("cache + state", "_context");
+    add("compute", "_compute");
+  }
+  return row;
+}
+
+void read_table(const std::string& path,
+                TruthRow (*row_of)(const TableLine&, std::size_t),
+                std::vector<TruthRow>& rows) {
   const std::string text = read_text_file(path);
   std::vector<std::string_view> columns;
   std::size_t number = 0;
@@ -142,7 +173,7 @@ void read_ledger_table(const std::string& path, std::vector<TruthRow>& rows) {
       continue;
     }
     rows.push_back(
-        ledger_row(TableLine(columns, line, path + " line " + std::to_string(number)), number));
+        row_of(TableLine(columns, line, path + " line " + std::to_string(number)), number));
   }
 }
 
@@ -270,7 +301,10 @@ std::vector<TruthRow> read_truth(const std::string& folder) {
   if (!is_directory(folder)) {
     throw InputError("--truth", "'" + folder + "' is no folder", "one with truth rows");
   }
-  read_ledger_table(folder + "/llamacpp_ledger.tsv", rows);
+  read_table(folder + "/llamacpp_ledger.tsv", ledger_row, rows);
+  if (const std::string split = folder + "/llamacpp_devices.tsv"; is_regular_file(split)) {
+    read_table(split, devices_row, rows);
+  }
   for (const char* file : {"/memory_logs.jsonl", "/serving_logs.jsonl", "/vectors.jsonl"}) {
     read_json_lines(folder + file, rows);
   }

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "cli/data_dir.h"
@@ -40,7 +41,31 @@ Predicted of_line(const MemoryLedger& ledger, Device device, LedgerKind kind) {
   return sum;
 }
 
+Predicted operator+(const Predicted& a, const Predicted& b) {
+  return {a.bytes + b.bytes, a.low + b.low, a.high + b.high};
+}
+
+/// "compute (gpu1, split)": a line of one device where layers are spread over several.
+std::optional<Predicted> component_of_device(const MemoryLedger& ledger,
+                                             const std::string& component) {
+  constexpr std::string_view kTail = ", split)";
+  const std::size_t open = component.find(" (");
+  if (!component.ends_with(kTail) || open == std::string::npos) {
+    return std::nullopt;
+  }
+  const std::string place = component.substr(open + 2, component.size() - kTail.size() - open - 2);
+  const Device device{place == "host" ? Device::kHost : place.back() - '0'};
+  const std::string kind = component.substr(0, open);
+  if (kind == "cache + state") {
+    return of_line(ledger, device, LedgerKind::cache) + of_line(ledger, device, LedgerKind::state);
+  }
+  return of_line(ledger, device, kind == "weights" ? LedgerKind::weights : LedgerKind::compute);
+}
+
 Predicted component_of(const MemoryReport& report, const std::string& component) {
+  if (const auto split = component_of_device(report.ledger, component)) {
+    return *split;
+  }
   const Device host{Device::kHost};
   const Device gpu{0};
   const MemoryLedger& ledger = report.ledger;

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "model/architecture/model_spec.h"
@@ -59,6 +60,13 @@ struct CachePool {
   double concurrency = 0.0;  ///< sequences of the context at hand that it holds
 };
 
+/// Where the layers of a model went that are not simply all on one device.
+struct Placement {
+  std::vector<std::pair<Device, std::int64_t>> layers;  ///< the output head counts as one
+  std::int64_t host_expert_layers =
+      0;  ///< so many layers, from the first, have experts on the host
+};
+
 /// A model under an engine and settings, prepared once so that many contexts can be priced fast.
 class MemoryPlan {
  public:
@@ -84,6 +92,9 @@ class MemoryPlan {
                                                       std::int64_t /*context_tokens*/) const {
     return std::nullopt;
   }
+
+  /// Where layers went; empty: all on one device.
+  [[nodiscard]] virtual std::optional<Placement> placement() const { return std::nullopt; }
 
   /// The engine's own command that realises the answer, with `model` in the place of the file
   /// (empty: the engine has none).

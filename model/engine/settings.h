@@ -53,6 +53,10 @@ struct EngineSettings {
   std::int64_t pipeline_parallel = 1;
   std::int64_t data_parallel = 1;
   std::int64_t expert_parallel = 1;  ///< 1: experts are cut as dense matrices are
+  /// Layers on the GPUs, from the last one on; the output head counts as one. Empty: all.
+  std::optional<std::int64_t> gpu_layers;
+  std::int64_t cpu_moe_layers = 0;  ///< the experts of so many layers, from the first, on the host
+  std::vector<std::int64_t> gpu_memory_bytes;  ///< layers are split by these; empty: evenly
   /// How sure the stored tensors are: `exact` for a file's own, `modelled` where a recipe made them
   /// of a config; then the weights' line gets an interval.
   Provenance weights_provenance = Provenance::exact;

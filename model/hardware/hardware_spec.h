@@ -47,6 +47,8 @@ struct HardwareSpec {
   std::optional<std::int64_t> free_memory_bytes;  ///< local discovery only
   /// Where the system keeps part of the memory from the device by default (macOS); else absent.
   std::optional<std::int64_t> usable_memory_bytes;
+  /// The host's memory beside this device, where a file of somebody's own machine says it.
+  std::optional<std::int64_t> host_memory_bytes;
   Provenance memory_provenance = Provenance::datasheet;
   std::string memory_type;                           ///< "GDDR6X", "HBM3"; empty if unknown
   BytesPerSecond bandwidth;                          ///< peak of the data sheet; 0 if unknown

@@ -242,6 +242,7 @@ void read_memory(Object& file, HardwareSpec& spec) {
   if (spec.usable_memory_bytes > spec.memory_bytes) {
     file.refuse("usable_memory_bytes", file.at("usable_memory_bytes"), "at most memory_bytes");
   }
+  spec.host_memory_bytes = file.whole_if("host_memory_bytes");
   spec.memory_type = file.text_or_empty("memory_type");
   spec.unified_memory = file.flag("unified_memory");
 }

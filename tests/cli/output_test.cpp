@@ -223,6 +223,77 @@ TEST(GpuArgument, NoGpuMeansTheHost) {
   EXPECT_EQ(document.at("fits"), true);
 }
 
+/// What `device` is filled with, and may be, of a memory document.
+Json total_of(const Json& document, const std::string& device) {
+  for (const Json& total : document.at("device_totals")) {
+    if (total.at("device") == device) {
+      return total;
+    }
+  }
+  return {};
+}
+
+TEST(Placement, TheHostIsASecondCapacity) {
+  const std::string words =
+      "memory qwen3-30b-a3b --weights q4_k_m --gpu rtx-4070 --context 8192 --cpu-moe";
+  const Json unknown = json_of(words);
+  EXPECT_EQ(unknown.at("fits"), true);
+  EXPECT_EQ(total_of(unknown, "host").at("capacity_bytes"), nullptr);
+  const Json large = json_of(words + " --host-memory 32GiB");
+  EXPECT_EQ(total_of(large, "host").at("fits"), true);
+  const Json small = json_of(words + " --host-memory 16GiB", 1);
+  EXPECT_EQ(total_of(small, "gpu0").at("fits"), true);
+  EXPECT_EQ(total_of(small, "host").at("fits"), false);
+  EXPECT_EQ(small.at("fits"), false);
+}
+
+TEST(Placement, AHardwareFileMaySayWhatItsHostHas) {
+  Json file = Json::parse(read_all(fs::path(KVFATHOM_SOURCE_DIR) / "data/hardware/rtx-4070.json"));
+  file["id"] = "mine";
+  file["host_memory_bytes"] = std::int64_t{32} << 30;
+  const fs::path path = fs::path(::testing::TempDir()) / "mine.json";
+  std::ofstream(path) << file.dump();
+  const Json document = json_of(
+      "memory qwen3-30b-a3b --weights q4_k_m --context 8192 --cpu-moe --gpu " + path.string());
+  EXPECT_EQ(total_of(document, "host").at("capacity_bytes"), std::int64_t{32} << 30);
+}
+
+TEST(Placement, AutoFitsWithTheMostOnTheGpu) {
+  const std::string words = "memory qwen3-30b-a3b --weights q4_k_m --gpu rtx-4070 --context 8192 ";
+  const Json chosen = json_of(words + "--auto");
+  EXPECT_EQ(chosen.at("fits"), true);
+  const int n = chosen.at("placement").at("host_expert_layers");
+  ASSERT_GT(n, 0);
+  // as llama.cpp's fit, it leaves 1 GiB
+  const std::string by_hand = words + "--reserve 1GiB --cpu-moe-layers ";
+  EXPECT_EQ(json_of(by_hand + std::to_string(n)).at("ledger"), chosen.at("ledger"));
+  EXPECT_EQ(json_of(by_hand + std::to_string(n - 1), 1).at("fits"), false);
+}
+
+TEST(Placement, AutoTakesLayersWhereThereAreNoExperts) {
+  const std::string words = "memory llama-3.1-8b --weights q8_0 --memory 6GiB --context 8192 ";
+  const Json chosen = json_of(words + "--auto");
+  const int on_gpu = chosen.at("placement").at("layers").at(0).at("count");
+  EXPECT_EQ(chosen.at("placement").at("layers").at(1).at("device"), "host");
+  const std::string by_hand = words + "--reserve 1GiB --gpu-layers ";
+  EXPECT_EQ(json_of(by_hand + std::to_string(on_gpu)).at("fits"), true);
+  EXPECT_EQ(json_of(by_hand + std::to_string(on_gpu + 1), 1).at("fits"), false);
+}
+
+TEST(Placement, AutoLeavesAloneWhatFits) {
+  const Json chosen =
+      json_of("memory llama-3.1-8b --weights q8_0 --gpu rtx-4090 --context 8192 --auto");
+  EXPECT_EQ(chosen.at("placement"), nullptr);
+}
+
+TEST(Placement, AppleLimitsBoundTheGpuAndNotTheHost) {
+  const std::string words = "memory llama-3.1-8b --weights q8_0 --context 8192 --gpu m4-pro";
+  EXPECT_EQ(total_of(json_of(words), "gpu0").at("capacity_bytes"), std::int64_t{48} << 30);
+  EXPECT_TRUE(total_of(json_of(words), "host").is_null());  // one memory, counted once
+  EXPECT_EQ(total_of(json_of(words + " --gpus 0"), "host").at("capacity_bytes"),
+            std::int64_t{64} << 30);
+}
+
 struct Golden {
   const char* file;
   const char* words;
@@ -272,6 +343,12 @@ INSTANTIATE_TEST_SUITE_P(
         Golden{"memory-too-large",
                "memory glm-4.7-flash --weights q4_k_m --context 200000 --gpu rtx-4090"},
         Golden{"memory-hybrid", "memory qwen3.5-27b --context 65536 --sequences 4 --engine ideal"},
+        Golden{"memory-uneven-gpus",
+               "memory llama-3.3-70b-instruct --weights q4_k_m --context 32768 "
+               "--gpu rtx-4090,rtx-3090,rtx-3060"},
+        Golden{"fit-two-gpus", "fit llama-3.3-70b-instruct --weights q4_k_m --gpu 4090 --gpus 2"},
+        Golden{"fit-auto",
+               "fit qwen3-30b-a3b --weights q4_k_m --gpu rtx-4070 --host-memory 32GiB --auto"},
         Golden{"inspect-glm-4.7-flash", "inspect glm-4.7-flash"},
         Golden{"inspect-gemma-3-4b", "inspect gemma-3-4b-it"},
         Golden{"list-schemes", "list schemes"},

@@ -33,6 +33,17 @@ std::int64_t row_tail_bytes(DType type, std::int64_t n_elements, const TensorPad
   return quantised && rest != 0 ? row_bytes(type, padding.row_elements - rest) : 0;
 }
 
+ModelSpec only(const ModelSpec& view, const std::vector<bool>& kept) {
+  ModelSpec part;
+  part.name = view.name;
+  for (std::size_t i = 0; i < view.layers.size(); ++i) {
+    if (kept[i]) {
+      part.layers.push_back(view.layers[i]);
+    }
+  }
+  return part;
+}
+
 std::int64_t widest_v_row(const std::vector<cache::LayerGroup>& groups) {
   std::int64_t widest = 0;
   for (const cache::LayerGroup& group : groups) {
@@ -48,10 +59,14 @@ CacheSizer::CacheSizer(const ModelSpec& view,
                        DType type_k,
                        DType type_v,
                        bool v_transposed,
-                       TensorPadding padding)
+                       TensorPadding padding,
+                       const std::vector<bool>& kept)
     : padding_(padding) {
-  const auto layer_groups = cache::layer_groups(view, latent_scheme);
+  auto layer_groups = cache::layer_groups(view, latent_scheme);
   const std::int64_t widest_v = widest_v_row(layer_groups);
+  if (!kept.empty()) {
+    layer_groups = cache::layer_groups(only(view, kept), latent_scheme);
+  }
   for (const cache::LayerGroup& layers : layer_groups) {
     const cache::CacheLayout& layout = layers.layout;
     const std::int64_t k_row = layout.k_row_elements;

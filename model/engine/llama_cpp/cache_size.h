@@ -25,13 +25,14 @@ class CacheSizer {
  public:
   /// `view` is the model as the engine sees it (engine_view), `latent_scheme` how latent layers are
   /// cached. V is padded to the widest layer's where it is kept transposed (without
-  /// FlashAttention).
+  /// FlashAttention). Only layers that are `kept` count; empty: all.
   CacheSizer(const ModelSpec& view,
              CacheScheme latent_scheme,
              DType type_k,
              DType type_v,
              bool v_transposed,
-             TensorPadding padding);
+             TensorPadding padding,
+             const std::vector<bool>& kept = {});
 
   /// Everything of CacheReport but prefill_peak_bytes.
   [[nodiscard]] CacheReport report(const Cells& cells, const CellSettings& settings) const;

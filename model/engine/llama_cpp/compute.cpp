@@ -1,7 +1,6 @@
 #include "model/engine/llama_cpp/compute.h"
 
 #include <algorithm>
-#include <array>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "model/engine/llama_cpp/graph/pass_program.h"
 #include "model/engine/llama_cpp/graph/schedule.h"
 #include "model/error.h"
+#include "model/weights/tensor_name.h"
 
 namespace kvfathom::llama_cpp {
 
@@ -21,8 +21,36 @@ namespace {
 constexpr std::int64_t kDeviceAlignment = 128;
 constexpr std::int64_t kHostAlignment = 32;  // TENSOR_ALIGNMENT
 
+constexpr std::int64_t kFewTokens = 32;
+constexpr int kPipelineCopies = 4;  // GGML_SCHED_MAX_COPIES
+
 Machine machine_of(const GraphSettings& settings) {
-  return {settings.backend == Backend::cuda};
+  const LayerPlaces& places = settings.places;
+  if (places.devices.empty()) {
+    return {.n_gpus = settings.backend == Backend::cuda ? 1 : 0};
+  }
+  return {.n_gpus = places.n_gpus,
+          .pins_norms = reserved_tokens(settings) < kFewTokens,
+          .n_copies = places.runs_as_pipeline() ? kPipelineCopies : 1};
+}
+
+/// What the graph has to know of weights that stay on the host while the pass runs on GPUs.
+void place_layers(const ModelSpec& model, const LayerPlaces& places, TensorGraph& graph) {
+  const auto n_layers = static_cast<std::int64_t>(model.layers.size());
+  std::vector<int> devices(places.devices.begin(), places.devices.begin() + n_layers);
+  devices.push_back(places.devices.back());
+  graph.set_places(devices);
+  graph.set_host_experts(places.host_expert_layers);
+  HostMatrices matrices;
+  for (const Tensor& t : model.tensors) {
+    const std::int64_t block = block_of(t.name);
+    if (t.shape[1] > 1) {
+      const bool experts = t.name.find("exps.") != std::string::npos;
+      matrices[{block == kNoBlock ? n_layers : block, experts, t.shape[0], t.shape[1]}].push_back(
+          &t);
+    }
+  }
+  graph.set_host_matrices(std::move(matrices));
 }
 
 /// The graph of one pass over `n_tokens` for caches of at most `max_cells`.
@@ -32,6 +60,9 @@ Builder build(const ModelSpec& model,
               std::int64_t max_cells = INT64_MAX) {
   Builder builder(model, settings, n_tokens);
   builder.max_cells = max_cells;
+  if (!settings.places.devices.empty()) {
+    place_layers(model, settings.places, builder.graph);
+  }
   graph_builder(model.architecture)(builder);
   return builder;
 }
@@ -54,7 +85,7 @@ namespace detail {
 struct CompiledPass {
   Machine machine;
   std::vector<Event> events;
-  std::array<PassProgram, 2> programs;  ///< by backend
+  std::vector<PassProgram> programs;  ///< by backend
 
   CompiledPass(Builder builder, const Machine& on, PassProgram::Boundaries boundaries)
       : machine(on) {
@@ -62,7 +93,7 @@ struct CompiledPass {
     events = lifetimes(builder.graph, order, machine);
     for (std::size_t b = 0; b < machine.n_backends(); ++b) {
       const auto backend = static_cast<BackendId>(b);
-      programs.at(b) = PassProgram(events, backend, alignment(backend), boundaries);
+      programs.emplace_back(events, backend, alignment(backend), boundaries);
     }
   }
 
@@ -82,7 +113,9 @@ std::int64_t reserved_tokens(const GraphSettings& settings) {
 
 ComputePlan::ComputePlan(const ModelSpec& model, const GraphSettings& settings, Layers layers)
     : model_(model), settings_(settings) {
-  const FoldedModel folded = layers == Layers::folded ? fold_layers(model) : FoldedModel{model};
+  // equal layers on different devices are not equal to the allocators
+  const bool folds = layers == Layers::folded && settings.places.devices.empty();
+  const FoldedModel folded = folds ? fold_layers(model) : FoldedModel{model};
   const PassProgram::Boundaries boundaries{folded.second_boundary, folded.third_boundary};
   const Machine machine = machine_of(settings);
   GraphSettings s = settings;
@@ -109,14 +142,17 @@ const detail::CompiledPass& ComputePlan::pass(const CacheCells& cells) const {
 
 ComputeBytes ComputePlan::bytes(const CacheCells& cells) const {
   const detail::CompiledPass& p = pass(cells);
-  const PassProgram::Result host =
-      p.programs.at(static_cast<std::size_t>(p.machine.host())).run(cells);
+  const PassProgram::Result host = p.programs.back().run(cells);
   const PassProgram::Result device =
-      p.machine.has_device ? p.programs[0].run(cells) : PassProgram::Result{};
+      p.machine.n_gpus > 0 ? p.programs.front().run(cells) : PassProgram::Result{};
   if (!host.settled || !device.settled) {
     return ComputePlan(model_, settings_, Layers::all).bytes(cells);
   }
-  return {device.bytes, host.bytes};
+  ComputeBytes result{device.bytes, host.bytes, {}};
+  for (int gpu = 1; gpu < p.machine.n_gpus; ++gpu) {
+    result.more_device_bytes.push_back(p.programs[static_cast<std::size_t>(gpu)].run(cells).bytes);
+  }
+  return result;
 }
 
 ComputeBytes ComputePlan::bytes_by_full_replay(const CacheCells& cells) const {
@@ -125,8 +161,12 @@ ComputeBytes ComputePlan::bytes_by_full_replay(const CacheCells& cells) const {
   const BackendId host = p.machine.host();
   ComputeBytes result;
   result.host_bytes = replay(p.events, host, p.alignment(host), cells);
-  if (p.machine.has_device) {
-    result.device_bytes = replay(p.events, 0, p.alignment(0), cells);
+  if (p.machine.n_gpus > 0) {
+    result.device_bytes = replay(p.events, 0, kDeviceAlignment, cells);
+  }
+  for (int gpu = 1; gpu < p.machine.n_gpus; ++gpu) {
+    result.more_device_bytes.push_back(
+        replay(p.events, static_cast<BackendId>(gpu), kDeviceAlignment, cells));
   }
   return result;
 }
@@ -139,6 +179,7 @@ bool resolve_flash_attention(const ModelSpec& model, const GraphSettings& settin
   probe.flash_attention = true;
   probe.v_transposed = false;
   probe.n_outputs = settings.n_seq_max;
+  probe.places = {};  // a pass of single tokens stays where its layers are
   const Builder builder = build(fold_layers(model).model, probe, settings.n_seq_max);
   const TensorGraph& graph = builder.graph;
   return std::all_of(graph.nodes().begin(), graph.nodes().end(), [&](TensorId t) {

@@ -7,16 +7,18 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "model/architecture/model_spec.h"
 #include "model/dtype.h"
 #include "model/engine/llama_cpp/graph/affine.h"
+#include "model/engine/llama_cpp/weights.h"
 #include "model/engine/settings.h"
 
 namespace kvfathom::llama_cpp {
 
-/// Where layers and cache live: all on the host, or all on one CUDA device (with the token
-/// embedding on the host, as the engine keeps it).
+/// The backend that layers and cache live on unless GraphSettings::layer_devices says more: the
+/// host, or one CUDA device (with the token embedding on the host, as the engine keeps it).
 enum class Backend : std::uint8_t { cpu, cuda };
 
 /// What decides the graph, all after the engine's own rounding and clipping.
@@ -37,14 +39,18 @@ struct GraphSettings {
   /// January 2026) or mla_expanded (K and V of every head, as for files without
   /// attention.key_length_mla).
   CacheScheme latent = CacheScheme::mla_latent;
+  /// Where the layers go if they are not all on the backend (weights.h). `devices` is then not
+  /// empty.
+  LayerPlaces places;
 };
 
 /// Tokens of the pass that the engine reserves for: a micro-batch, a multiple of n_seq_max.
 [[nodiscard]] std::int64_t reserved_tokens(const GraphSettings& settings);
 
 struct ComputeBytes {
-  std::int64_t device_bytes = 0;  ///< CUDA0; 0 on the CPU backend
-  std::int64_t host_bytes = 0;    ///< CPU, or CUDA_Host
+  std::int64_t device_bytes = 0;                ///< CUDA0; 0 on the CPU backend
+  std::int64_t host_bytes = 0;                  ///< CPU, or CUDA_Host
+  std::vector<std::int64_t> more_device_bytes;  ///< CUDA1 and up
   friend bool operator==(const ComputeBytes&, const ComputeBytes&) = default;
 };
 

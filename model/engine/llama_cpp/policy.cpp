@@ -5,10 +5,11 @@
 #include <string>
 
 #include "model/cache/scheme.h"
-#include "model/engine/llama_cpp/cache_size.h"
 #include "model/engine/llama_cpp/cells.h"
 #include "model/engine/llama_cpp/compute.h"
+#include "model/engine/llama_cpp/device_cache.h"
 #include "model/engine/llama_cpp/engine_view.h"
+#include "model/engine/llama_cpp/placement.h"
 #include "model/engine/llama_cpp/weights.h"
 #include "model/error.h"
 
@@ -91,15 +92,21 @@ class LlamaCppPlan final : public MemoryPlan {
         resolved_(resolve(model, settings)),
         view_(llama_cpp::engine_view(model, resolved_.latent)),
         device_{settings.n_gpus == 0 ? Device::kHost : 0},
-        weights_(llama_cpp::weight_bytes(model, model.tensors, settings.n_gpus > 0)) {
+        split_(llama_cpp::split_of(settings)),
+        weights_(llama_cpp::placed_weights(model, model.tensors, split_)) {
+    if (llama_cpp::is_spread(settings)) {
+      places_ = llama_cpp::layer_places(model, model.tensors, split_);
+      view_.tensors = model.tensors;  // what moves between devices is copied at its own size
+    }
     resolve_flash_attention();
     refuse_what_the_engine_refuses(view_, settings, resolved_.flash_attention);
-    sizer_.emplace(view_,
-                   resolved_.latent,
-                   settings.cache_type_k,
-                   settings.cache_type_v,
-                   resolved_.v_transposed,
-                   settings.n_gpus == 0 ? llama_cpp::kCpuPadding : llama_cpp::kCudaPadding);
+    caches_.emplace(view_,
+                    resolved_.latent,
+                    settings.cache_type_k,
+                    settings.cache_type_v,
+                    resolved_.v_transposed,
+                    device_,
+                    places_);
     const Cells large = cells_at(smallest_unclipped_context());
     compute_shape_ = large;
     compute_.emplace(view_, graph_settings(large));
@@ -112,23 +119,24 @@ class LlamaCppPlan final : public MemoryPlan {
     report.context_tokens = settings_.context_is_total
                                 ? std::max<std::int64_t>(1, context_tokens / settings_.sequences)
                                 : context_tokens;
-    report.cache = sizer_->report(cells, resolved_.cells);
+    std::vector<llama_cpp::DeviceCacheBytes> caches;
+    report.cache = caches_->report(cells, resolved_.cells, caches);
     report.cache.prefill_peak_bytes =
         report.cache.bytes() + compute.device_bytes + compute.host_bytes;
-    add_lines(report, compute);
+    for (const std::int64_t bytes : compute.more_device_bytes) {
+      report.cache.prefill_peak_bytes += bytes;
+    }
+    add_lines(report, caches, compute);
     return report;
   }
 
   [[nodiscard]] std::int64_t floor_bytes(Device device,
                                          std::int64_t context_tokens) const override {
-    std::int64_t bytes = 0;
-    if (device == device_) {
-      bytes += sizer_->bytes(cells_at(context_tokens), resolved_.cells);
-    }
+    const std::int64_t bytes = caches_->bytes(device, cells_at(context_tokens), resolved_.cells);
     if (device.index == Device::kHost) {
       return bytes + weights_.host_bytes + output_bytes();
     }
-    return bytes + weights_.device_bytes + cuda_runtime(device).high_bytes;
+    return bytes + gpu_weights(device.index) + cuda_runtime(device).high_bytes;
   }
 
   [[nodiscard]] std::int64_t next_smaller(std::int64_t context_tokens) const override {
@@ -137,6 +145,10 @@ class LlamaCppPlan final : public MemoryPlan {
     const std::int64_t step_down = (context_tokens - 1) / 256 * 256;
     const bool clipped = total_context(step_down) < resolved_.cells.batch_tokens;
     return resolved_.behaviours.cells_256 && !clipped ? step_down : context_tokens - 1;
+  }
+
+  [[nodiscard]] std::optional<Placement> placement() const override {
+    return llama_cpp::placement_of(places_, n_layers(view_));
   }
 
   [[nodiscard]] std::string command(std::int64_t context_tokens,
@@ -164,14 +176,21 @@ class LlamaCppPlan final : public MemoryPlan {
   [[nodiscard]] std::int64_t output_bytes() const {
     return llama_cpp::output_bytes(view_, settings_.sequences);
   }
-  void add_lines(MemoryReport& report, const llama_cpp::ComputeBytes& compute) const;
+  [[nodiscard]] std::int64_t gpu_weights(int gpu) const {
+    return weights_.gpu_bytes.at(static_cast<std::size_t>(gpu));
+  }
+  void add_lines(MemoryReport& report,
+                 const std::vector<llama_cpp::DeviceCacheBytes>& caches,
+                 const llama_cpp::ComputeBytes& compute) const;
 
   EngineSettings settings_;
   Resolved resolved_;
   ModelSpec view_;
   Device device_;
-  llama_cpp::WeightBytes weights_;
-  std::optional<llama_cpp::CacheSizer> sizer_;
+  llama_cpp::LayerSplit split_;
+  llama_cpp::PlacedWeights weights_;
+  llama_cpp::LayerPlaces places_;  ///< no devices: all layers on device_
+  std::optional<llama_cpp::DeviceCaches> caches_;
   Cells compute_shape_;  ///< what compute_ was built for
   std::optional<llama_cpp::ComputePlan> compute_;
 };
@@ -217,11 +236,12 @@ llama_cpp::GraphSettings LlamaCppPlan::graph_settings(const Cells& cells) const 
           .kv_unified = cells.streams == 1 && settings_.sequences > 1,
           .type_k = settings_.cache_type_k,
           .type_v = settings_.cache_type_v,
-          .latent = resolved_.latent};
+          .latent = resolved_.latent,
+          .places = places_};
 }
 
 llama_cpp::ComputeBytes LlamaCppPlan::compute_bytes(const Cells& cells) const {
-  const std::int64_t window = sizer_->window_tokens();
+  const std::int64_t window = caches_->window_tokens();
   const llama_cpp::CacheCells cache{
       cells.n_ctx_seq, window == 0 ? 0 : llama_cpp::window_cells(cells, resolved_.cells, window)};
   if (cells.n_batch == compute_shape_.n_batch && cells.n_ubatch == compute_shape_.n_ubatch) {
@@ -230,29 +250,40 @@ llama_cpp::ComputeBytes LlamaCppPlan::compute_bytes(const Cells& cells) const {
   return llama_cpp::ComputePlan(view_, graph_settings(cells)).bytes(cache);
 }
 
-void LlamaCppPlan::add_lines(MemoryReport& report, const llama_cpp::ComputeBytes& compute) const {
+void LlamaCppPlan::add_lines(MemoryReport& report,
+                             const std::vector<llama_cpp::DeviceCacheBytes>& caches,
+                             const llama_cpp::ComputeBytes& compute) const {
   auto& lines = report.ledger.lines;
-  lines.reserve(9);
+  lines.reserve(4 + 5 * weights_.gpu_bytes.size() + 1);
   const auto add = [&](Device device, LedgerKind kind, std::int64_t bytes) {
     if (bytes != 0) {
       lines.push_back(exact_line(device, kind, bytes));
     }
   };
+  const auto add_model = [&](Device device, std::int64_t weights, std::int64_t compute_bytes) {
+    if (weights != 0) {
+      lines.push_back(weights_line(device, weights, settings_));
+    }
+    for (const llama_cpp::DeviceCacheBytes& cache : caches) {
+      if (cache.device == device) {
+        add(device, LedgerKind::cache, cache.kv_bytes);
+        add(device, LedgerKind::state, cache.state_bytes);
+      }
+    }
+    if (compute_bytes != 0) {
+      lines.push_back(compute_line(device, compute_bytes, resolved_.behaviours));
+    }
+  };
+  for (int gpu = 0; gpu < settings_.n_gpus; ++gpu) {
+    const Device device{gpu};
+    add_model(device,
+              gpu_weights(gpu),
+              gpu == 0 ? compute.device_bytes
+                       : compute.more_device_bytes[static_cast<std::size_t>(gpu) - 1]);
+    lines.push_back(cuda_runtime(device));
+  }
   const Device host{Device::kHost};
-  const bool on_gpu = device_ != host;
-  if (on_gpu) {
-    lines.push_back(weights_line(device_, weights_.device_bytes, settings_));
-    add(device_, LedgerKind::cache, report.cache.k_bytes + report.cache.v_bytes);
-    add(device_, LedgerKind::state, report.cache.state_bytes);
-    lines.push_back(compute_line(device_, compute.device_bytes, resolved_.behaviours));
-    lines.push_back(cuda_runtime(device_));
-  }
-  lines.push_back(weights_line(host, weights_.host_bytes, settings_));
-  if (!on_gpu) {
-    add(host, LedgerKind::cache, report.cache.k_bytes + report.cache.v_bytes);
-    add(host, LedgerKind::state, report.cache.state_bytes);
-  }
-  lines.push_back(compute_line(host, compute.host_bytes, resolved_.behaviours));
+  add_model(host, weights_.host_bytes, compute.host_bytes);
   add(host, LedgerKind::output, output_bytes());
 }
 
@@ -266,7 +297,7 @@ std::string LlamaCppPlan::command(std::int64_t context_tokens, std::string_view 
   std::string text = "llama-server -m " + std::string(model) + " -c " +
                      std::to_string(total_context(context_tokens)) + " -np " +
                      std::to_string(settings_.sequences);
-  text += settings_.n_gpus == 0 ? " --device none" : " -ngl 999";
+  text += llama_cpp::placement_options(settings_, n_layers(view_));
   const auto add_if = [&](bool wanted, const std::string& option) {
     text += wanted ? " " + option : "";
   };
@@ -295,12 +326,7 @@ std::unique_ptr<MemoryPlan> prepare_llama_cpp(const ModelSpec& model,
   if (model.tensors.empty()) {
     throw InputError(model.name, "no weight tensors are known", "give --weights");
   }
-  if (settings.n_gpus > 1) {
-    throw Unsupported(
-        "--gpus",
-        std::to_string(settings.n_gpus) + " devices: no rule for a split is known yet",
-        "use 0 or 1");
-  }
+  llama_cpp::refuse_placement(model, settings);
   require_positive("--sequences", settings.sequences);
   require_positive("--batch-tokens", settings.batch_tokens.value_or(1));
   cache::require_applicable(model, settings.scheme);

@@ -98,26 +98,47 @@ bool cpu_repacks(const Tensor& t) {
   return std::ranges::find(kTypes, t.dtype) != kTypes.end() && t.shape[1] % 8 == 0;
 }
 
+/// Upper ends of the GPUs' shares of [0, 1], in float as the engine has them.
+std::vector<float> share_ends(const LayerSplit& split) {
+  std::vector<float> ends;
+  float sum = 0.0F;
+  for (int gpu = 0; gpu < split.n_gpus; ++gpu) {
+    sum += split.shares.empty() ? 1.0F
+                                : static_cast<float>(split.shares[static_cast<std::size_t>(gpu)]);
+    ends.push_back(sum);
+  }
+  for (float& end : ends) {
+    end /= sum;
+  }
+  return ends;
+}
+
 /// The device of every layer; the last entry is the output head's.
 std::vector<int> devices_of(std::int64_t n_blocks, const LayerSplit& split) {
   std::vector<int> devices(static_cast<std::size_t>(n_blocks) + 1, kHost);
   const std::int64_t on_gpu = split.n_gpus > 0 ? std::min(split.gpu_layers, n_blocks + 1) : 0;
+  const std::vector<float> ends = share_ends(split);
   for (std::int64_t i = 0; i < on_gpu; ++i) {
+    const float at = static_cast<float>(i) / static_cast<float>(on_gpu);
+    const auto gpu = std::upper_bound(ends.begin(), ends.end(), at) - ends.begin();
     devices[static_cast<std::size_t>(n_blocks + 1 - on_gpu + i)] =
-        static_cast<int>(i * split.n_gpus / on_gpu);
+        std::min(static_cast<int>(gpu), split.n_gpus - 1);
   }
   return devices;
+}
+
+/// Whether --n-cpu-moe moves the tensor: matrices and biases of routed experts.
+bool is_expert(std::string_view name) {
+  return name.find(".ffn_") != std::string_view::npos &&
+         name.find("exps.") != std::string_view::npos;
 }
 
 class Placer {
  public:
   Placer(const ModelSpec& model, std::span<const Tensor> tensors, const LayerSplit& split)
       : model_(model) {
-    std::int64_t n_blocks = n_layers(model);
-    for (const Tensor& t : tensors) {
-      n_blocks = std::max(n_blocks, block_of(t.name) + 1);
-    }
-    devices_ = devices_of(n_blocks, split);
+    host_expert_layers_ = split.host_expert_layers;
+    devices_ = layer_places(model, tensors, split).devices;
     placed_.gpu_bytes.assign(static_cast<std::size_t>(std::max(split.n_gpus, 0)), 0);
   }
 
@@ -125,7 +146,8 @@ class Placer {
     const std::int64_t block = block_of(t.name);
     if (block != kNoBlock) {
       if (block < n_layers(model_)) {
-        add(t, devices_[static_cast<std::size_t>(block)], block);
+        const bool moved = block < host_expert_layers_ && is_expert(t.name);
+        add(t, moved ? kHost : devices_[static_cast<std::size_t>(block)], block);
       }
     } else if (any_prefix(t.name, kInputTensors)) {
       add(t, kHost, block);
@@ -160,11 +182,30 @@ class Placer {
   }
 
   const ModelSpec& model_;
+  std::int64_t host_expert_layers_ = 0;
   std::vector<int> devices_;
   PlacedWeights placed_;
 };
 
 }  // namespace
+
+bool LayerPlaces::all_on_gpus() const {
+  return !devices.empty() && devices.front() != kHost;  // the last layers go first
+}
+
+bool LayerPlaces::runs_as_pipeline() const {
+  return n_gpus > 1 && all_on_gpus() && host_expert_layers == 0;
+}
+
+LayerPlaces layer_places(const ModelSpec& model,
+                         std::span<const Tensor> tensors,
+                         const LayerSplit& split) {
+  std::int64_t n_blocks = n_layers(model);
+  for (const Tensor& t : tensors) {
+    n_blocks = std::max(n_blocks, block_of(t.name) + 1);
+  }
+  return {split.n_gpus, devices_of(n_blocks, split), split.host_expert_layers};
+}
 
 PlacedWeights placed_weights(const ModelSpec& model,
                              std::span<const Tensor> tensors,

@@ -26,12 +26,32 @@ struct WeightBytes {
                                        std::span<const Tensor> tensors,
                                        bool on_gpu);
 
-/// Which layers go where: the last `gpu_layers` (the output head counts as one) are split evenly
-/// over `n_gpus` equal GPUs.
+/// Which layers go where: the last `gpu_layers` (the output head counts as one) are split over
+/// `n_gpus` GPUs by `shares` (llama.cpp's -ts, or the memory of each), evenly if there are none.
+/// The experts of the first `host_expert_layers` layers stay on the host (--n-cpu-moe).
 struct LayerSplit {
   int n_gpus = 1;
   std::int64_t gpu_layers = std::numeric_limits<std::int64_t>::max();
+  std::vector<double> shares = {};
+  std::int64_t host_expert_layers = 0;
 };
+
+/// The split, worked out.
+struct LayerPlaces {
+  int n_gpus = 0;
+  /// The GPU of every layer, -1 on the host; the last entry is the output head's.
+  std::vector<int> devices;
+  std::int64_t host_expert_layers = 0;
+
+  [[nodiscard]] bool all_on_gpus() const;
+  /// Micro-batches overlap between GPUs: needs every layer on one, and no tensor moved by hand.
+  [[nodiscard]] bool runs_as_pipeline() const;
+};
+
+/// `tensors` are the file's: blocks behind the model's own layers count as layers here.
+[[nodiscard]] LayerPlaces layer_places(const ModelSpec& model,
+                                       std::span<const Tensor> tensors,
+                                       const LayerSplit& split);
 
 struct PlacedWeights {
   std::vector<std::int64_t> gpu_bytes;  ///< one per GPU

@@ -11,7 +11,8 @@ Builder::Builder(const ModelSpec& spec, const GraphSettings& graph_settings, std
       n_outputs(graph_settings.n_outputs == 0 ? tokens
                                               : std::min(tokens, graph_settings.n_outputs)),
       n_streams(graph_settings.kv_unified ? 1 : graph_settings.n_seq_max),
-      n_sequences(graph_settings.n_seq_max) {
+      n_sequences(graph_settings.n_seq_max),
+      has_rope_factors_(has_tensor("rope_freqs.weight") || has_tensor("rope_factors_long.weight")) {
   graph.set_usual_cells({graph_settings.n_ctx_seq, graph_settings.n_ctx_seq});
   graph.reserve(64 + 96 * spec.layers.size());
 }
@@ -54,12 +55,14 @@ TensorId Builder::norm(TensorId x, NormKind kind, bool in_layer) {
   if (kind == NormKind::none) {
     return t;
   }
-  t = graph.mul(t, graph.device_weight());
+  t = scale_channels(t);
   return kind == NormKind::layer ? bias(t) : t;
 }
 
 TensorId Builder::rope(TensorId x, TensorId pos) {
-  return graph.like(Op::rope, x, {pos});
+  const TensorId factors =
+      has_rope_factors_ ? graph.rope_factors(graph[x].ne[0].constant / 2) : kNoTensor;
+  return graph.like(Op::rope, x, {pos, factors});
 }
 
 TensorId Builder::project(TensorId x, std::int64_t n_out, bool with_bias) {

@@ -42,6 +42,7 @@ struct AttendOptions {
   bool softcap = false;
   TensorId score_bias = kNoTensor;
   std::int64_t decompressed_v_dim = 0;  ///< > 0: MLA, results are expanded per head to this width
+  std::int64_t cache_of_layer = -1;     ///< >= 0: the layer whose cache is read, wherever that is
   TensorId chosen_cells = kNoTensor;    ///< per token the only cells to attend to (sparse index)
 };
 
@@ -97,7 +98,9 @@ class Builder {
   TensorId norm(TensorId x, NormKind kind, bool in_layer = true);
   TensorId norm(TensorId x) { return norm(x, norm_kind); }
   TensorId rope(TensorId x, TensorId pos);
-  TensorId bias(TensorId x) { return graph.add(x, graph.device_weight()); }
+  TensorId bias(TensorId x) { return graph.add(x, channel_weight(x)); }
+  /// Times a weight per channel.
+  TensorId scale_channels(TensorId x) { return graph.mul(x, channel_weight(x)); }
   TensorId project(TensorId x, std::int64_t n_out, bool with_bias = false);
   /// Projections, biases and per-head shape; fused where the file has one QKV matrix.
   Qkv qkv(const Attention& a, TensorId x, bool fused);
@@ -137,6 +140,12 @@ class Builder {
   [[nodiscard]] bool fused_indexer(const Indexer& indexer) const;
 
  private:
+  const bool has_rope_factors_;
+
+  TensorId channel_weight(TensorId x) {
+    return graph.layer_weight(DType::f32, {graph[x].ne[0], 1, 1, 1});
+  }
+  TensorId sink_weight(TensorId q);
   TensorId store(TensorId cache, TensorId rows, TensorId ids);
   TensorId store_v(const CacheInputs& cache, const CacheShape& shape, TensorId v);
   TensorId hadamard(TensorId x, TensorId rotation);

@@ -210,8 +210,11 @@ TensorId Builder::attend(const CacheInputs& cache,
   if (x.v != kNoTensor) {
     graph.expand(store_v(cache, shape, x.v));
   }
+  const std::int64_t here = graph.layer();
+  graph.set_layer(options.cache_of_layer >= 0 ? options.cache_of_layer : here);
   const TensorId k = cached_k(cache, shape);
   const TensorId v = cached_v(cache, shape);
+  graph.set_layer(here);
   TensorId t = attend_core({x.q, k, v}, cache.mask, options, settings.v_transposed);
   if (cache.v_rotation != kNoTensor) {
     t = hadamard(t, cache.v_rotation);
@@ -279,7 +282,7 @@ TensorId Builder::attend_core(Qkv x,
   x.q = graph.permute(by_stream(x.q), 0, 2, 1, 3);
   x.k = graph.permute(x.k, 0, 2, 1, 3);
   x.v = graph.permute(x.v, 0, 2, 1, 3);
-  const TensorId sinks = options.sinks ? graph.device_weight() : kNoTensor;
+  const TensorId sinks = options.sinks ? sink_weight(x.q) : kNoTensor;
   TensorId t = kNoTensor;
   if (settings.flash_attention && options.score_bias == kNoTensor) {
     x.v = v_transposed ? graph.transpose(x.v) : x.v;
@@ -310,6 +313,11 @@ TensorId Builder::attend_core(Qkv x,
   return t;
 }
 
+/// One score per query head.
+TensorId Builder::sink_weight(TensorId q) {
+  return graph.layer_weight(DType::f32, {graph[q].ne[2], 1, 1, 1});
+}
+
 TensorId Builder::masked_scores(Qkv x, TensorId mask, const AttendOptions& options) {
   TensorId t = graph.mul_mat(x.k, x.q);
   if (options.softcap) {
@@ -318,7 +326,7 @@ TensorId Builder::masked_scores(Qkv x, TensorId mask, const AttendOptions& optio
   if (options.score_bias != kNoTensor) {
     t = graph.add(t, options.score_bias);
   }
-  const TensorId sinks = options.sinks ? graph.device_weight() : kNoTensor;
+  const TensorId sinks = options.sinks ? sink_weight(x.q) : kNoTensor;
   return graph.like(Op::soft_max, t, {mask, sinks});
 }
 

@@ -61,7 +61,7 @@ TensorId Builder::run_experts(TensorId x,
                               const MixtureOfExperts& moe,
                               const MoeOptions& options) {
   const auto add_bias = [&](TensorId t) {
-    return options.expert_bias ? graph.like(Op::add_id, t, {graph.device_weight(), chosen}) : t;
+    return options.expert_bias ? graph.add_expert_bias(t, chosen, moe.n_experts) : t;
   };
   const std::int64_t width = moe.intermediate_size;
   TensorId t = kNoTensor;

@@ -7,6 +7,7 @@ namespace {
 
 constexpr std::int64_t kRowPaddingElements = 512;  // MATRIX_ROW_PADDING
 constexpr std::int64_t kLongCache = 8192;          // where grouped heads leave the vector kernel
+constexpr std::int64_t kFewestOffloadedRows = 32;  // GGML_OP_OFFLOAD_MIN_BATCH
 constexpr std::int64_t kF16Alignment = 128;        // of the converted K and V
 
 enum class FlashKernel : std::uint8_t { none, vector, matrix };
@@ -236,6 +237,21 @@ bool cuda_supports(const TensorGraph& graph, TensorId id) {
       return flash_kernel(graph, t) != FlashKernel::none;
     default:
       return true;
+  }
+}
+
+bool cuda_offloads(const TensorGraph& graph, TensorId id) {
+  const TensorNode& t = graph[id];
+  switch (t.op) {
+    case Op::get_rows:
+      return false;
+    case Op::mul_mat:
+      return constant(t.ne[1]) >= kFewestOffloadedRows;
+    case Op::mul_mat_id:
+    case Op::rope:
+      return constant(t.ne[2]) >= kFewestOffloadedRows;
+    default:
+      return constant(t.ne[1] * t.ne[2] * t.ne[3]) >= kFewestOffloadedRows;
   }
 }
 

@@ -10,15 +10,11 @@ constexpr std::int64_t kMaxReducedExperts = 15;  // MOE_WEIGHTED_REDUCTION_MAX_E
 
 class Matcher {
  public:
-  Matcher(const TensorGraph& graph, std::size_t first, std::size_t end)
-      : graph_(graph), end_(end), uses_(graph.size(), 0) {
-    for (const TensorId t : graph.nodes()) {
-      for (const TensorId s : graph[t].sources) {
-        if (s != kNoTensor) {
-          ++uses_[static_cast<std::size_t>(s)];
-        }
-      }
-    }
+  Matcher(const TensorGraph& graph,
+          const std::vector<int>& uses,
+          std::size_t first,
+          std::size_t end)
+      : graph_(graph), end_(end), uses_(uses) {
     for (std::size_t i = first; i < end; ++i) {
       if (const std::size_t n = weighted_reduction(i); n > 0) {
         i += n - 1;
@@ -154,15 +150,28 @@ class Matcher {
 
   const TensorGraph& graph_;
   std::size_t end_;
-  std::vector<int> uses_;
+  const std::vector<int>& uses_;
 };
 
 }  // namespace
 
+std::vector<int> uses_of(const TensorGraph& graph) {
+  std::vector<int> uses(graph.size(), 0);
+  for (const TensorId t : graph.nodes()) {
+    for (const TensorId s : graph[t].sources) {
+      if (s != kNoTensor) {
+        ++uses[static_cast<std::size_t>(s)];
+      }
+    }
+  }
+  return uses;
+}
+
 std::vector<AllocationDependency> fusion_dependencies(const TensorGraph& graph,
+                                                      const std::vector<int>& uses,
                                                       std::size_t first,
                                                       std::size_t end) {
-  return Matcher(graph, first, end).dependencies;
+  return Matcher(graph, uses, first, end).dependencies;
 }
 
 }  // namespace kvfathom::llama_cpp

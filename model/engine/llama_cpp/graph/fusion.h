@@ -16,8 +16,13 @@ struct AllocationDependency {
   TensorId until = kNoTensor;
 };
 
-/// The dependencies of the device's nodes [first, end), in order of `until`.
+/// How often each tensor is a source.
+[[nodiscard]] std::vector<int> uses_of(const TensorGraph& graph);
+
+/// The dependencies of the device's nodes [first, end), in order of `until`; `uses` is uses_of the
+/// graph.
 [[nodiscard]] std::vector<AllocationDependency> fusion_dependencies(const TensorGraph& graph,
+                                                                    const std::vector<int>& uses,
                                                                     std::size_t first,
                                                                     std::size_t end);
 

@@ -162,7 +162,7 @@ class Bookkeeper {
   }
 
   [[nodiscard]] Affine bytes(TensorId id) {
-    const bool on_device = machine_.has_device && state(id).backend == 0;
+    const bool on_device = machine_.is_gpu(state(id).backend);
     return on_device ? cuda_alloc_bytes(graph_, id) : extent_bytes(graph_[id]);
   }
 

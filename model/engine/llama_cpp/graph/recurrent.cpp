@@ -95,7 +95,7 @@ TensorId convolution_input(
 TensorId convolve(Builder& b, TensorId input, std::int64_t d_conv) {
   TensorGraph& g = b.graph;
   const TensorNode n = g[input];
-  const TensorId kernel = g.device_weight();
+  const TensorId kernel = g.layer_weight(DType::f32, {d_conv, n.ne[1], 1, 1});
   return g.operation(
       Op::ssm_conv, DType::f32, {n.ne[1], n.ne[0] - (d_conv - 1), n.ne[2], 1}, {input, kernel});
 }
@@ -129,7 +129,7 @@ TensorId mamba2_layer(Builder& b, const StateInputs& in, const Mamba2& m, Tensor
   const std::int64_t state_elements = m.d_state * m.d_inner * n_seq;
   const TensorId scan = read_state(b, in, states, [&](TensorId rows, TensorId ids) {
     const TensorId s = g.reshape(rows, {m.d_state, head_dim, m.n_heads, n_seq});
-    const TensorId decay = g.device_weight();
+    const TensorId decay = g.layer_weight(DType::f32, {1, m.n_heads, 1, 1});
     return g.operation(Op::ssm_scan,
                        DType::f32,
                        {y_elements + state_elements, 1, 1, 1},
@@ -146,7 +146,8 @@ TensorId mamba2_layer(Builder& b, const StateInputs& in, const Mamba2& m, Tensor
   const TensorId y = g.view(scan,
                             {head_dim, m.n_heads, tokens, n_seq},
                             {kF32, row, row * m.n_heads, row * (m.n_heads * tokens)});
-  const TensorId skipped = g.add(y, g.mul(values, g.device_weight()));
+  const TensorId skip = g.layer_weight(DType::f32, {1, m.n_heads, 1, 1});
+  const TensorId skipped = g.add(y, g.mul(values, skip));
   TensorId out = g.glu(g.cont(z), skipped);
   if (m.norm) {
     out = b.norm(g.reshape(out, {m.d_inner / m.n_groups, m.n_groups, tokens, n_seq}));
@@ -212,7 +213,8 @@ TensorId mamba_layer(Builder& b, const StateInputs& in, const Mamba& m, TensorId
   write_state(b, g.view(scan, {state_elements, 1, 1, 1}, flat, kF32 * y_elements), states);
   const TensorNode v = g[values];
   const TensorId y = view3(g, scan, {m.d_inner, tokens, n_seq, 1}, v.nb[2], v.nb[3]);
-  const TensorId skipped = g.add(y, g.mul(t, g.device_weight()));
+  const TensorId skip = g.layer_weight(DType::f32, {m.d_inner, 1, 1, 1});
+  const TensorId skipped = g.add(y, g.mul(t, skip));
   const TensorId out = g.project(g.glu(g.cont(z), skipped), b.model.hidden_size);
   return g.reshape(out, {b.model.hidden_size, b.n_tokens, 1, 1});
 }

@@ -1,6 +1,6 @@
 #include "model/engine/llama_cpp/graph/schedule.h"
 
-#include <array>
+#include <vector>
 
 #include "model/engine/llama_cpp/graph/fusion.h"
 
@@ -9,11 +9,9 @@ namespace kvfathom::llama_cpp {
 namespace {
 
 constexpr BackendId kUnassigned = -1;
-constexpr BackendId kDevice = 0;
-constexpr BackendId kHostBackend = 1;
 constexpr std::size_t kMaxSplitInputs = 30;  // GGML_SCHED_MAX_SPLIT_INPUTS
 
-/// A run of nodes on one backend and the tensors it needs from the other.
+/// A run of nodes on one backend and the tensors it needs from others.
 struct Split {
   BackendId backend = 0;
   std::size_t first = 0;
@@ -21,11 +19,15 @@ struct Split {
   std::vector<TensorId> inputs;
 };
 
-/// The scheduler's passes over a graph with a device (backend 0) and the host (backend 1).
+/// The scheduler's passes over a graph with GPUs (backends 0..) and the host (the last).
 class Splitter {
  public:
-  explicit Splitter(TensorGraph& graph)
-      : graph_(graph), backend_(graph.size(), kUnassigned), copies_(graph.size()) {}
+  Splitter(TensorGraph& graph, const Machine& machine)
+      : graph_(graph),
+        machine_(machine),
+        host_(machine.host()),
+        backend_(graph.size(), kUnassigned),
+        copies_(graph.size() * machine.n_backends(), kNoTensor) {}
 
   Schedule run() {
     assign_known();
@@ -42,15 +44,15 @@ class Splitter {
   [[nodiscard]] BackendId& backend(TensorId t) { return backend_[static_cast<std::size_t>(t)]; }
 
   [[nodiscard]] bool supports(BackendId b, TensorId t) const {
-    return b == kHostBackend || cuda_supports(graph_, t);
+    return b == host_ || cuda_supports(graph_, t);
   }
 
   /// Where a tensor that exists before the pass (or a view of one) keeps `t`'s operation.
   [[nodiscard]] BackendId of_buffer(const TensorNode& owner, TensorId t) const {
     if (owner.placed == Placement::device) {
-      return supports(kDevice, t) ? kDevice : kUnassigned;
+      return supports(owner.place, t) ? owner.place : kUnassigned;
     }
-    return owner.placed == Placement::host ? kHostBackend : kUnassigned;
+    return owner.placed == Placement::host ? host_ : kUnassigned;
   }
 
   [[nodiscard]] BackendId known_backend(TensorId id) const {
@@ -60,14 +62,16 @@ class Splitter {
       return b;
     }
     if (t.input) {
-      return kHostBackend;
+      return host_;
     }
     if (t.op == Op::rope || t.op == Op::flash_attention) {
       return kUnassigned;  // their weights are too small to decide
     }
     for (const TensorId s : t.sources) {
       if (s != kNoTensor && graph_[s].weight && !graph_[s].is_view()) {
-        return of_buffer(graph_[s], id);
+        const bool moves = graph_[s].placed == Placement::host && cuda_supports(graph_, id) &&
+                           cuda_offloads(graph_, id);
+        return moves ? kFirstGpu : of_buffer(graph_[s], id);
       }
     }
     return kUnassigned;
@@ -78,13 +82,15 @@ class Splitter {
       backend(t) = known_backend(t);
     }
     for (const TensorId t : graph_.nodes()) {
-      backend(t) = graph_[t].pinned_to_device && supports(kDevice, t) ? kDevice : known_backend(t);
+      const BackendId place = graph_[t].place;
+      const bool pinned = machine_.pins_norms && graph_[t].pinned_to_device && place != kHostPlace;
+      backend(t) = pinned && supports(place, t) ? place : known_backend(t);
     }
   }
 
   /// Gives unassigned nodes the backend of the last assigned one, front to back or back to front;
-  /// with `device_only` the host does not spread.
-  void spread(bool forward, bool device_only) {
+  /// with `gpus_only` the host does not spread.
+  void spread(bool forward, bool gpus_only) {
     const std::vector<TensorId>& nodes = graph_.nodes();
     BackendId current = kUnassigned;
     for (std::size_t i = 0; i < nodes.size(); ++i) {
@@ -93,7 +99,7 @@ class Splitter {
         continue;
       }
       if (backend(t) != kUnassigned) {
-        current = device_only && backend(t) == kHostBackend ? kUnassigned : backend(t);
+        current = gpus_only && backend(t) == host_ ? kUnassigned : backend(t);
       } else if (current != kUnassigned && supports(current, t)) {
         backend(t) = current;
       }
@@ -117,15 +123,15 @@ class Splitter {
         }
       }
       if (backend(t) == kUnassigned) {
-        backend(t) = supports(kDevice, t) ? kDevice : kHostBackend;
+        backend(t) = supports(kFirstGpu, t) ? kFirstGpu : host_;
       }
     }
   }
 
   BackendId most_sources(TensorId t) {
     int best = -1;
-    BackendId result = kHostBackend;
-    for (const BackendId b : {kDevice, kHostBackend}) {
+    BackendId result = host_;
+    for (BackendId b = 0; b <= host_; ++b) {
       if (!supports(b, t)) {
         continue;
       }
@@ -146,9 +152,9 @@ class Splitter {
     const TensorId owner = graph_[t].is_view() ? graph_[t].view_of : t;
     switch (graph_[owner].placed) {
       case Placement::device:
-        return kDevice;
+        return graph_[owner].place;
       case Placement::host:
-        return kHostBackend;
+        return host_;
       case Placement::none:
         return backend(t) != kUnassigned ? backend(t) : backend(owner);
     }
@@ -161,7 +167,7 @@ class Splitter {
     while (i < nodes.size() && is_view_op(graph_[nodes[i]].op)) {
       ++i;
     }
-    splits_.push_back({i < nodes.size() ? backend(nodes[i]) : kDevice, 0, 0, {}});
+    splits_.push_back({i < nodes.size() ? backend(nodes[i]) : kFirstGpu, 0, 0, {}});
     for (; i < nodes.size(); ++i) {
       const TensorId t = nodes[i];
       if (is_view_op(graph_[t].op)) {
@@ -195,37 +201,71 @@ class Splitter {
   }
 
   TensorId& copy_of(TensorId t, const Split& split) {
-    return copies_[static_cast<std::size_t>(t)].at(static_cast<std::size_t>(split.backend));
+    return copies_.at(static_cast<std::size_t>(t) * machine_.n_backends() +
+                      static_cast<std::size_t>(split.backend));
   }
 
   void take_inputs(TensorId t, Split& split) {
     for (std::size_t j = 0; j < TensorNode::kMaxSources; ++j) {
       const TensorId s = graph_[t].sources.at(j);
+      if (s != kNoTensor && graph_[s].input && machine_.n_copies > 1) {
+        keep_for_every_micro_batch(s);
+      }
       if (s == kNoTensor || backend(s) == split.backend || buffer_backend(s) == split.backend) {
         continue;
       }
       if (copy_of(s, split) == kNoTensor) {
-        const TensorId made = graph_.duplicate_layout(s);
-        backend_.push_back(split.backend);
-        copies_.emplace_back();
+        const TensorId made = duplicate(s, split.backend);
         copy_of(s, split) = made;
         split.inputs.push_back(s);
+        keep_copies(made, s, split_copies_);
       }
       graph_[t].sources.at(j) = copy_of(s, split);
     }
   }
 
+  TensorId duplicate(TensorId t, BackendId b) {
+    const TensorId made = graph_.duplicate_layout(t);
+    backend_.push_back(b);
+    copies_.resize(copies_.size() + machine_.n_backends(), kNoTensor);
+    return made;
+  }
+
+  /// With several micro-batches on the way, `first` and its further copies are there from the
+  /// start and never given back.
+  void keep_copies(TensorId first, TensorId layout, std::vector<Leaf>& leafs) {
+    if (machine_.n_copies == 1) {
+      return;
+    }
+    const BackendId b = backend(first);
+    for (int c = 0; c < machine_.n_copies; ++c) {
+      const TensorId t = c == 0 ? first : duplicate(layout, b);
+      graph_.set_output(t);
+      leafs.push_back({t, b});
+    }
+  }
+
+  /// An input of the pass: the one set by the user is the first of its copies.
+  void keep_for_every_micro_batch(TensorId input) {
+    if (!graph_[input].output) {
+      keep_copies(input, input, input_copies_);
+    }
+  }
+
   Schedule order() {
     Schedule result;
+    result.leafs = input_copies_;
+    result.leafs.insert(result.leafs.end(), split_copies_.begin(), split_copies_.end());
     result.steps.reserve(graph_.nodes().size() + 32);
+    const std::vector<int> uses = uses_of(graph_);
     for (const Split& split : splits_) {
       for (const TensorId input : split.inputs) {
         result.steps.push_back({kNoTensor, input, backend(input)});
         result.steps.push_back({copy_of(input, split), kNoTensor, split.backend});
       }
       std::vector<AllocationDependency> kept;
-      if (split.backend == kDevice) {
-        kept = fusion_dependencies(graph_, split.first, split.end);
+      if (machine_.is_gpu(split.backend)) {
+        kept = fusion_dependencies(graph_, uses, split.first, split.end);
       }
       auto next = kept.begin();
       for (std::size_t i = split.first; i < split.end; ++i) {
@@ -242,21 +282,23 @@ class Splitter {
     return result;
   }
 
-  struct Copies : std::array<TensorId, 2> {
-    Copies() : std::array<TensorId, 2>{kNoTensor, kNoTensor} {}
-  };
+  static constexpr BackendId kFirstGpu = 0;
 
   TensorGraph& graph_;
+  const Machine machine_;
+  const BackendId host_;
   std::vector<BackendId> backend_;
-  std::vector<Copies> copies_;
+  std::vector<TensorId> copies_;  ///< by tensor and backend
+  std::vector<Leaf> input_copies_;
+  std::vector<Leaf> split_copies_;
   std::vector<Split> splits_;
 };
 
 }  // namespace
 
 Schedule schedule(TensorGraph& graph, const Machine& machine) {
-  if (machine.has_device) {
-    return Splitter(graph).run();
+  if (machine.n_gpus > 0) {
+    return Splitter(graph, machine).run();
   }
   Schedule result;
   for (const TensorId t : graph.leafs()) {

@@ -70,6 +70,7 @@ void TensorGraph::reserve(std::size_t n_tensors) {
 
 TensorId TensorGraph::push(TensorNode node) {
   node.layer = layer_;
+  node.place = place();
   tensors_.push_back(node);
   return static_cast<TensorId>(tensors_.size() - 1);
 }
@@ -89,16 +90,48 @@ TensorId TensorGraph::input(DType type, const Extents& ne) {
 
 TensorId TensorGraph::placed(DType type, const Extents& ne, Placement where, bool weight) {
   const TensorId t = operation(Op::none, type, ne, {});
-  (*this)[t].placed = where;
+  (*this)[t].placed = where == Placement::device && place() == kHostPlace ? Placement::host : where;
   (*this)[t].weight = weight;
   return t;
 }
 
-TensorId TensorGraph::device_weight() {
-  if (device_weight_ == kNoTensor) {
-    device_weight_ = placed(DType::f16, {1, 1, 1, 1}, Placement::device, true);
+TensorId TensorGraph::layer_weight(DType type, const Extents& ne) {
+  if (place() == kHostPlace) {
+    return placed(type, ne, Placement::host, true);
   }
-  return device_weight_;
+  const auto gpu = static_cast<std::size_t>(place());
+  gpu_weights_.resize(std::max(gpu_weights_.size(), gpu + 1), kNoTensor);
+  if (gpu_weights_[gpu] == kNoTensor) {
+    gpu_weights_[gpu] = placed(DType::f16, {1, 1, 1, 1}, Placement::device, true);
+  }
+  return gpu_weights_[gpu];
+}
+
+TensorId TensorGraph::rope_factors(std::int64_t n) {
+  if (place() == kHostPlace && host_rope_factors_ == kNoTensor) {
+    host_rope_factors_ = placed(DType::f32, {n, 1, 1, 1}, Placement::host, true);
+  }
+  return place() == kHostPlace ? host_rope_factors_ : kNoTensor;
+}
+
+TensorId TensorGraph::host_matrix(bool experts, const Affine& n_in, std::int64_t n_out) {
+  const auto found = host_matrices_.find({layer_, experts, n_in.constant, n_out});
+  if (found == host_matrices_.end() || found->second.empty()) {
+    return placed(DType::f16, {n_in, n_out, 1, 1}, Placement::host, true);
+  }
+  const Tensor& t = *found->second.front();
+  if (found->second.size() > 1) {
+    found->second.pop_front();
+  }
+  return placed(t.dtype, {t.shape[0], t.shape[1], t.shape[2], t.shape[3]}, Placement::host, true);
+}
+
+TensorId TensorGraph::layer_matrix(const Affine& n_in, std::int64_t n_out) {
+  return place() == kHostPlace ? host_matrix(false, n_in, n_out) : layer_weight(DType::f16, {});
+}
+
+TensorId TensorGraph::expert_matrix(const Affine& n_in, std::int64_t n_out) {
+  return experts_on_host() ? host_matrix(true, n_in, n_out) : layer_weight(DType::f16, {});
 }
 
 TensorId TensorGraph::host_weight(DType type) {
@@ -178,14 +211,22 @@ TensorId TensorGraph::mul_mat(TensorId a, TensorId b) {
 
 TensorId TensorGraph::project(TensorId b, std::int64_t n_out) {
   const Extents ne = (*this)[b].ne;
-  const TensorId weight = device_weight();
+  const TensorId weight = layer_matrix(ne[0], n_out);
   return operation(Op::mul_mat, DType::f32, {n_out, ne[1], ne[2], ne[3]}, {weight, b});
 }
 
 TensorId TensorGraph::mul_mat_id(TensorId b, TensorId ids, std::int64_t n_out) {
   const Extents ne{n_out, (*this)[ids].ne[0], (*this)[b].ne[2], 1};
-  const TensorId weight = device_weight();
+  const Affine n_in = (*this)[b].ne[0];
+  const TensorId weight = expert_matrix(n_in, n_out);
   return operation(Op::mul_mat_id, DType::f32, ne, {weight, b, ids});
+}
+
+TensorId TensorGraph::add_expert_bias(TensorId a, TensorId ids, std::int64_t n_experts) {
+  const Extents ne{(*this)[a].ne[0], n_experts, 1, 1};
+  const TensorId weight = experts_on_host() ? placed(DType::f32, ne, Placement::host, true)
+                                            : layer_weight(DType::f32, ne);
+  return like(Op::add_id, a, {weight, ids});
 }
 
 TensorId TensorGraph::get_rows(TensorId a, TensorId ids) {

@@ -2,12 +2,17 @@
 // much memory the pass needs. Semantics of shapes, views and traversal follow ggml (2026-08/09).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <initializer_list>
+#include <map>
 #include <span>
+#include <tuple>
 #include <vector>
 
+#include "model/architecture/tensor.h"
 #include "model/dtype.h"
 #include "model/engine/llama_cpp/graph/affine.h"
 
@@ -66,8 +71,11 @@ enum class Op : std::uint8_t {
 using TensorId = std::int32_t;
 inline constexpr TensorId kNoTensor = -1;
 
-/// Where a tensor that exists before the pass lives.
+/// Where a tensor that exists before the pass lives; `device` is the one of its layer.
 enum class Placement : std::uint8_t { none, device, host };
+
+/// The host as the place of a layer; GPUs are 0, 1, ..
+inline constexpr std::int8_t kHostPlace = -1;
 
 using Extents = std::array<Affine, 4>;
 
@@ -78,8 +86,9 @@ struct TensorNode {
   bool input = false;                  ///< set by the user before the pass: allocated up front
   bool output = false;                 ///< read by the user after the pass: never reused
   bool weight = false;                 ///< a stored weight: operations run where it is
-  bool pinned_to_device = false;       ///< the engine assigns this operation by hand
+  bool pinned_to_device = false;       ///< a norm: the engine may assign it by hand
   Placement placed = Placement::none;  ///< exists already (weight, cache): not allocated
+  std::int8_t place = 0;               ///< of its layer: a GPU, or kHostPlace
   std::int16_t layer = -1;
   std::int16_t variant = 0;      ///< what tells two operations of one kind apart for the backend
   TensorId view_of = kNoTensor;  ///< the tensor that owns the memory, if this is a view
@@ -100,6 +109,11 @@ struct TensorNode {
 [[nodiscard]] bool same_layout(const TensorNode& a, const TensorNode& b);
 [[nodiscard]] bool is_view_op(Op op);
 
+/// Matrices that may stay on the host: by layer, kind (experts or not), inputs and outputs; those
+/// that share all of it in the order of the file.
+using HostMatrices =
+    std::map<std::tuple<std::int64_t, bool, std::int64_t, std::int64_t>, std::deque<const Tensor*>>;
+
 /// Tensors in order of creation, and the order in which the pass runs them.
 class TensorGraph {
  public:
@@ -115,7 +129,18 @@ class TensorGraph {
 
   /// Every tensor created from here on belongs to this layer (-1: to none).
   void set_layer(std::int64_t layer) { layer_ = static_cast<std::int16_t>(layer); }
+  /// The place of every layer and, behind them, of the output head. None: all on the first GPU.
+  void set_places(std::span<const int> places) { places_.assign(places.begin(), places.end()); }
+  /// Where the current layer lives; what comes before the layers lives with the first.
+  [[nodiscard]] std::int8_t place() const {
+    return places_.empty() ? std::int8_t{0}
+                           : places_.at(static_cast<std::size_t>(std::max<int>(layer_, 0)));
+  }
   [[nodiscard]] std::int64_t layer() const { return layer_; }
+  /// The matrices that layers on the host, or experts on it, will ask for.
+  void set_host_matrices(HostMatrices matrices) { host_matrices_ = std::move(matrices); }
+  /// The experts of the first `n` layers stay on the host wherever their layers are.
+  void set_host_experts(std::int64_t n) { first_layers_with_host_experts_ = n; }
   void reserve(std::size_t n_tensors);
   /// The cells by which a backend chooses kernels where their number decides.
   void set_usual_cells(const CacheCells& cells) { usual_cells_ = cells; }
@@ -124,8 +149,14 @@ class TensorGraph {
   // Leafs.
   TensorId input(DType type, const Extents& ne);
   TensorId placed(DType type, const Extents& ne, Placement where, bool weight);
-  /// A weight whose shape does not matter to the caller.
-  [[nodiscard]] TensorId device_weight();
+  /// A weight of the current layer. Its shape matters only on the host: operations that move to a
+  /// GPU take a copy along. One tensor stands for all weights of a GPU.
+  [[nodiscard]] TensorId layer_weight(DType type, const Extents& ne);
+  /// The same for a matrix of which only the ends are known: the file's tensor of that shape.
+  [[nodiscard]] TensorId layer_matrix(const Affine& n_in, std::int64_t n_out);
+  /// Frequency factors [n], of which the host's layers share one tensor; none for those of a GPU,
+  /// where they decide nothing.
+  [[nodiscard]] TensorId rope_factors(std::int64_t n);
   [[nodiscard]] TensorId host_weight(DType type);
 
   // Views: no memory of their own.
@@ -139,9 +170,11 @@ class TensorGraph {
   /// Same type and shape as `a`.
   TensorId like(Op op, TensorId a, std::initializer_list<TensorId> more_sources = {});
   TensorId mul_mat(TensorId a, TensorId b);
-  /// weight [n_in, n_out] times b; b of any rank. `weight` defaults to one on the device.
+  /// weight [n_in, n_out] times b; b of any rank.
   TensorId project(TensorId b, std::int64_t n_out);
   TensorId mul_mat_id(TensorId b, TensorId ids, std::int64_t n_out);
+  /// a plus the row of a bias [n, n_experts] that `ids` names.
+  TensorId add_expert_bias(TensorId a, TensorId ids, std::int64_t n_experts);
   TensorId get_rows(TensorId a, TensorId ids);
   TensorId set_rows(TensorId destination, TensorId rows, TensorId ids);  ///< a view of destination
   TensorId concat(TensorId a, TensorId b, std::size_t axis);
@@ -171,6 +204,11 @@ class TensorGraph {
 
  private:
   TensorId push(TensorNode node);
+  [[nodiscard]] TensorId expert_matrix(const Affine& n_in, std::int64_t n_out);
+  [[nodiscard]] TensorId host_matrix(bool experts, const Affine& n_in, std::int64_t n_out);
+  [[nodiscard]] bool experts_on_host() const {
+    return place() == kHostPlace || layer_ < first_layers_with_host_experts_;
+  }
   static void make_contiguous(TensorNode& node);
 
   std::vector<TensorNode> tensors_;
@@ -179,7 +217,11 @@ class TensorGraph {
   std::vector<TensorId> leafs_;
   std::int16_t layer_ = -1;
   CacheCells usual_cells_;
-  TensorId device_weight_ = kNoTensor;
+  std::vector<std::int8_t> places_;
+  std::vector<TensorId> gpu_weights_;  ///< by GPU
+  HostMatrices host_matrices_;
+  std::int64_t first_layers_with_host_experts_ = 0;
+  TensorId host_rope_factors_ = kNoTensor;
 };
 
 }  // namespace kvfathom::llama_cpp

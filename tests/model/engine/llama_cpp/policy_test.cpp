@@ -169,10 +169,19 @@ TEST(LlamaCpp, RefusesWhatTheEngineRefuses) {
   EXPECT_EQ(refusal(glm(), mixed),
             "--cache-type-v: f16 beside q8_0 for K; V is a view of K in latent layers: give both "
             "the same type");
-  EngineSettings two_gpus;
-  two_gpus.n_gpus = 2;
-  EXPECT_EQ(refusal(gemma(), two_gpus),
-            "--gpus: 2 devices: no rule for a split is known yet; use 0 or 1");
+  EngineSettings too_many;
+  too_many.n_gpus = 17;
+  EXPECT_EQ(refusal(gemma(), too_many),
+            "--gpus: 17 devices; at most 16, the most that llama.cpp takes");
+  EngineSettings no_gpu;
+  no_gpu.n_gpus = 0;
+  no_gpu.gpu_layers = 4;
+  EXPECT_EQ(refusal(gemma(), no_gpu),
+            "--gpu-layers: given without a GPU; leave it out: everything is on the host");
+  EngineSettings no_experts;
+  no_experts.cpu_moe_layers = 4;
+  EXPECT_EQ(refusal(gemma(), no_experts),
+            "--cpu-moe-layers: given, but the model has no experts; leave it out");
   EXPECT_EQ(refusal(ModelSpec{}, {}), ": no weight tensors are known; give --weights");
 }
 

@@ -31,7 +31,7 @@ Gates joint_gates(Builder& b, const GatedDeltaNet& m, TensorId x) {
   const TensorId second = g.view(both, ne, n.nb, n.nb[0] * ratio);
   const TensorId beta = g.unary(g.cont(first));
   const TensorId alpha = g.cont(second, {m.n_v_heads, tokens, b.n_sequences, 1});
-  const TensorId decay = g.mul(g.unary(b.bias(alpha)), g.device_weight());
+  const TensorId decay = b.scale_channels(g.unary(b.bias(alpha)));
   const Extents column{1, m.n_v_heads, tokens, b.n_sequences};
   return {g.reshape(decay, column), g.reshape(beta, column)};
 }
@@ -43,7 +43,7 @@ Gates separate_gates(Builder& b, const GatedDeltaNet& m, TensorId x) {
   const TensorId beta = g.unary(g.reshape(g.project(x, m.n_v_heads), column));
   const TensorId alpha =
       g.reshape(g.project(x, m.n_v_heads), {m.n_v_heads, tokens, b.n_sequences, 1});
-  const TensorId decay = g.mul(g.unary(b.bias(alpha)), g.device_weight());
+  const TensorId decay = b.scale_channels(g.unary(b.bias(alpha)));
   return {g.reshape(decay, column), beta};
 }
 

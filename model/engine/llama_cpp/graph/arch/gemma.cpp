@@ -6,17 +6,19 @@ namespace kvfathom::llama_cpp {
 
 namespace {
 
-/// What a layer attends with; `own_cache` is false where it reads an earlier layer's K and V.
+/// What a layer attends with; `own_cache` is false where it reads an earlier layer's K and V, that
+/// of `cache_layer`.
 struct LayerAttention {
   const Attention& shape;
   bool own_cache;
+  std::int64_t cache_layer;
 };
 
 LayerAttention layer_attention(const Builder& b, std::size_t layer) {
   if (const auto* shared = std::get_if<SharedAttention>(&b.model.layers.at(layer).mixer)) {
-    return {shared->attention, false};
+    return {shared->attention, false, shared->with_layer};
   }
-  return {attention_of(b, layer), true};
+  return {attention_of(b, layer), true, static_cast<std::int64_t>(layer)};
 }
 
 }  // namespace
@@ -70,7 +72,7 @@ TensorId gemma_attention(
   const TensorId t = b.attend(a.window_tokens ? caches.window : caches.full,
                               {a.head_dim, a.v_head_dim, a.n_kv_heads},
                               qkv,
-                              {},
+                              {.cache_of_layer = la.cache_layer},
                               true);
   return g.project(t, b.model.hidden_size);
 }

@@ -118,7 +118,7 @@ TensorId feed_forward(Builder& b, std::size_t layer, TensorId x) {
 /// Adds the layer's own embedding to all streams but the first.
 TensorId add_layer_embedding(Builder& b, std::size_t layer, TensorId corrected, TensorId inputs) {
   TensorGraph& g = b.graph;
-  const TensorId scaled = g.mul(slice(g, corrected, kActiveStream), g.device_weight());
+  const TensorId scaled = b.scale_channels(slice(g, corrected, kActiveStream));
   const TensorId gate = g.unary(g.project(scaled, b.model.per_layer_embedding_size));
   const TensorId mine = g.mul(gate, slice(g, inputs, static_cast<std::int64_t>(layer)));
   const TensorId t = b.norm(g.project(mine, b.model.hidden_size));

@@ -21,7 +21,7 @@ TensorId gemma4_feed_forward(Builder& b, const LayerSpec& layer, TensorId middle
   const TensorId dense = b.norm(b.feed_forward(b.norm(middle), beside, Activation::gelu));
   const TensorId x = b.norm(middle);
   // the router has a norm and a scale of its own
-  const TensorId routed = g.mul(g.scale(g.rms_norm(middle)), g.device_weight());
+  const TensorId routed = b.scale_channels(g.scale(g.rms_norm(middle)));
   MoeOptions options = moe_options(moe);
   options.gating = ExpertGating::softmax;
   options.normalise_weights = true;
@@ -60,7 +60,7 @@ void build_gemma4(Builder& b) {
     if (per_layer) {
       x = add_layer_embedding(b, i, x, inputs);
     }
-    x = scaled ? g.mul(x, g.device_weight()) : x;
+    x = scaled ? g.mul(x, g.layer_weight(DType::f32, {1, 1, 1, 1})) : x;
   }
   g.set_layer(static_cast<std::int64_t>(n_layers));
   b.head_of_rows(x, rows);

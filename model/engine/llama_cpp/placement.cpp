@@ -1,0 +1,85 @@
+#include "model/engine/llama_cpp/placement.h"
+
+#include <algorithm>
+
+#include "model/error.h"
+
+namespace kvfathom::llama_cpp {
+namespace {
+
+constexpr int kMostGpus = 16;  // GGML_CUDA_MAX_DEVICES
+constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+
+}  // namespace
+
+bool is_spread(const EngineSettings& settings) {
+  return settings.n_gpus > 1 ||
+         (settings.n_gpus == 1 && (settings.gpu_layers || settings.cpu_moe_layers > 0));
+}
+
+LayerSplit split_of(const EngineSettings& settings) {
+  LayerSplit split{.n_gpus = settings.n_gpus};
+  split.gpu_layers = settings.gpu_layers.value_or(split.gpu_layers);
+  for (const std::int64_t bytes : settings.gpu_memory_bytes) {
+    split.shares.push_back(static_cast<double>(bytes / kMiB));  // as the command says it
+  }
+  split.host_expert_layers = settings.cpu_moe_layers;
+  return split;
+}
+
+void refuse_placement(const ModelSpec& model, const EngineSettings& settings) {
+  if (settings.n_gpus > kMostGpus) {
+    throw InputError("--gpus",
+                     std::to_string(settings.n_gpus) + " devices",
+                     "at most " + std::to_string(kMostGpus) + ", the most that llama.cpp takes");
+  }
+  if (settings.n_gpus == 0 && (settings.gpu_layers || settings.cpu_moe_layers > 0)) {
+    throw InputError(settings.gpu_layers ? "--gpu-layers" : "--cpu-moe-layers",
+                     "given without a GPU",
+                     "leave it out: everything is on the host");
+  }
+  const bool has_experts = std::ranges::any_of(model.layers, [](const LayerSpec& layer) {
+    return std::holds_alternative<MixtureOfExperts>(layer.feed_forward);
+  });
+  if (settings.cpu_moe_layers > 0 && !has_experts) {
+    throw InputError("--cpu-moe-layers", "given, but the model has no experts", "leave it out");
+  }
+}
+
+std::optional<Placement> placement_of(const LayerPlaces& places, std::int64_t n_layers) {
+  if (places.devices.empty()) {
+    return std::nullopt;
+  }
+  Placement result;
+  result.host_expert_layers = std::min(places.host_expert_layers, n_layers);
+  for (int index = 0; index <= places.n_gpus; ++index) {
+    const int device = index == places.n_gpus ? Device::kHost : index;
+    if (const auto n = std::ranges::count(places.devices, device); n > 0) {
+      result.layers.emplace_back(Device{device}, n);
+    }
+  }
+  return result;
+}
+
+std::string placement_options(const EngineSettings& settings, std::int64_t n_layers) {
+  if (settings.n_gpus == 0) {
+    return " --device none";
+  }
+  std::string text = " -ngl " + std::to_string(settings.gpu_layers.value_or(999));
+  if (settings.n_gpus > 1) {
+    text += " -ts ";
+    for (int gpu = 0; gpu < settings.n_gpus; ++gpu) {
+      const auto& memory = settings.gpu_memory_bytes;
+      const std::int64_t share = memory.empty() ? 1 : memory[static_cast<std::size_t>(gpu)] / kMiB;
+      text += (gpu == 0 ? "" : ",") + std::to_string(share);
+    }
+  }
+  if (settings.cpu_moe_layers >= n_layers) {
+    text += " --cpu-moe";
+  } else if (settings.cpu_moe_layers > 0) {
+    text += " --n-cpu-moe " + std::to_string(settings.cpu_moe_layers);
+  }
+  return text;
+}
+
+}  // namespace kvfathom::llama_cpp
