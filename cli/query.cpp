@@ -99,6 +99,21 @@ GpuOptions with_a_device_per_rank(GpuOptions gpu, const EngineSettings& settings
   return gpu;
 }
 
+/// Every rank has as many blocks as the smallest device holds; stages of different size on
+/// devices of different size are not understood.
+void require_even_stages(const Query& query) {
+  const auto& devices = query.machine.devices;
+  const bool uneven = std::any_of(devices.begin(), devices.end(), [&](const HardwareSpec& device) {
+    return device.memory_bytes != devices.front().memory_bytes;
+  });
+  if (uneven && query.settings.pipeline_parallel > 1 && loads_checkpoints(*query.engine)) {
+    throw Unsupported("--pipeline-parallel",
+                      std::to_string(query.settings.pipeline_parallel) +
+                          " stages on devices of different size: no rule is known",
+                      "use equal devices");
+  }
+}
+
 /// llama.cpp loads no checkpoint's packed matrices: a GGUF has types of its own.
 void require_loadable(const Query& query) {
   if (query.engine->name != "llama.cpp" || !query.model.foretold) {
@@ -220,6 +235,10 @@ Query read_model_and_machine(const Options& options) {
   if (!query.machine.devices.empty()) {
     query.settings.device_name = query.machine.devices.front().name;
     query.settings.device_memory_bytes = query.machine.devices.front().memory_bytes;
+    for (const HardwareSpec& device : query.machine.devices) {
+      query.settings.device_memory_bytes =
+          std::min(query.settings.device_memory_bytes, device.memory_bytes);
+    }
   }
   return query;
 }
@@ -252,6 +271,7 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
   }
   require_cache_types(query);
   require_loadable(query);
+  require_even_stages(query);
   return query;
 }
 

@@ -28,15 +28,17 @@ struct Step {
 
 /// The peak of one step on a rank: residual stream and the widest feed-forward's inputs, gate, up
 /// and product, in 16 bits; or, on the last stage, the sampler's f32 logits with their sorted
-/// copy, indices, probabilities and sums. Logged peaks lie between 0.2 and 1.8 times this.
+/// copy, indices, probabilities and sums. The three logged
+/// peaks lie between 0.2 and 1.8 times this.
 [[nodiscard]] Modelled activation_peak(const StageRank& rank,
                                        const Parallel& parallel,
                                        const Step& step);
 
-/// CUDA graphs of one rank: logged 0 to 1.3 GiB in 16 of 18 published start-ups, median 0.3.
+/// CUDA graphs of one rank: at most 1.3 GiB in 16 of 18 published start-ups, 4.1 in one.
 [[nodiscard]] Modelled cuda_graphs();
 
-/// CUDA context and libraries; communication buffers where ranks talk. Logged 0 to 1.8 GiB.
+/// CUDA context and libraries; communication buffers where ranks talk. Logged 0 to 1.8 GiB on one
+/// device, 3.6 on two in one old log.
 [[nodiscard]] Modelled runtime_memory(const Parallel& parallel);
 
 }  // namespace kvfathom::serving
