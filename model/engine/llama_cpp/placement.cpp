@@ -21,7 +21,8 @@ LayerSplit split_of(const EngineSettings& settings) {
   LayerSplit split{.n_gpus = settings.n_gpus};
   split.gpu_layers = settings.gpu_layers.value_or(split.gpu_layers);
   for (const std::int64_t bytes : settings.gpu_memory_bytes) {
-    split.shares.push_back(static_cast<double>(bytes / kMiB));  // as the command says it
+    const std::int64_t mib = bytes / kMiB;  // as the command says it
+    split.shares.push_back(static_cast<double>(mib));
   }
   split.host_expert_layers = settings.cpu_moe_layers;
   return split;
