@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/format.h"
 #include "cli/json_writer.h"
+#include "cli/quality.h"
 #include "cli/values.h"
 #include "model/error.h"
 
@@ -24,6 +25,7 @@ FitAnswer finished(const Query& query,
   FitAnswer answer;
   answer.cache_case = cache_case;
   answer.label = label_of(query, cache_case, plan);
+  answer.label.quality = evidence(answer.label, cache_case, shown);
   answer.report = plan.evaluate(shown);
   answer.command = context_tokens > 0 ? plan.command(shown, shell_word(query.model.file)) : "";
   return answer;
@@ -94,7 +96,7 @@ FitAnswer most_sequences(const Query& query,
   return answer;
 }
 
-Json json_of(const Query& query, const std::vector<FitAnswer>& answers) {
+Json json_of(const Query& query, const Options& options, const std::vector<FitAnswer>& answers) {
   Json json = document("fit");
   json["model"] = model_json(query.model.spec);
   json["gpu"] = {
@@ -113,6 +115,9 @@ Json json_of(const Query& query, const std::vector<FitAnswer>& answers) {
          {"ledger", ledger_json(answer.report.ledger)},
          {"device_totals", device_totals_json(answer.report.ledger, query.machine)},
          {"command", text_or_null(answer.command)}});
+  }
+  for (const LeftOut& scheme : left_out(query, options)) {
+    json["not_applicable"].push_back({{"scheme", scheme.scheme}, {"reason", scheme.reason}});
   }
   return json;
 }
@@ -147,7 +152,7 @@ int fit(const Options& options, Console& console) {
                                     : longest(query, cache_case, options.beyond_trained));
   }
   if (console.json) {
-    print_json(console, json_of(query, answers));
+    print_json(console, json_of(query, options, answers));
   } else {
     print_fit(console, query, options, answers);
   }

@@ -35,7 +35,9 @@ void add_cheaper_caches(const Query& query,
     }
   }
   for (const DType type : {DType::q8_0, DType::q4_0}) {
-    const CacheCase smaller{cache_case.scheme, type, type};
+    CacheCase smaller = cache_case;
+    smaller.k = type;
+    smaller.v = type;
     if (info(type).block_bytes * info(cache_case.k).block_elements <
             info(cache_case.k).block_bytes * info(type).block_elements &&
         case_fits(query, smaller, context_tokens)) {

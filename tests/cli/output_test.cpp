@@ -239,6 +239,12 @@ INSTANTIATE_TEST_SUITE_P(
         Golden{"memory-too-large",
                "memory glm-4.7-flash --weights q4_k_m --context 200000 --gpu rtx-4090"},
         Golden{"memory-hybrid", "memory qwen3.5-27b --context 65536 --sequences 4 --engine ideal"},
+        Golden{"fit-every-scheme", "fit llama-3.1-8b --gpu rtx-4090 --weights q8_0 --scheme all"},
+        Golden{"memory-evict",
+               "memory llama-3.1-8b --context 32768 --gpu rtx-4090 --scheme evict-snapkv"},
+        Golden{"memory-offload",
+               "memory qwen3-30b-a3b --context 32768 --gpu h100-sxm --scheme "
+               "kivi:bits=4+offload:tier=host,kept=0.25"},
         Golden{"inspect-glm-4.7-flash", "inspect glm-4.7-flash"},
         Golden{"inspect-gemma-3-4b", "inspect gemma-3-4b-it"},
         Golden{"list-schemes", "list schemes"},

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "model/cache/applicability.h"
 #include "model/cache/scheme.h"
 #include "model/engine/llama_cpp/cache_size.h"
 #include "model/engine/llama_cpp/cells.h"
@@ -303,6 +304,7 @@ std::unique_ptr<MemoryPlan> prepare_llama_cpp(const ModelSpec& model,
   }
   require_positive("--sequences", settings.sequences);
   require_positive("--batch-tokens", settings.batch_tokens.value_or(1));
+  cache::require_model_scheme("llama.cpp", settings);
   cache::require_applicable(model, settings.scheme);
   return std::make_unique<LlamaCppPlan>(model, settings);
 }
