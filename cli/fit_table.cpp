@@ -41,7 +41,9 @@ void print_answers(Console& console,
     const bool marked = !answer.label.engine_support;
     longest_label = std::max(longest_label, display_width(answer.label.text) + (marked ? 2 : 0));
   }
-  const int bar_cells = std::clamp(console.terminal.width - kOtherColumns - longest_label, 2, 30);
+  constexpr int kFewestCells = 4;  // fewer tell nothing
+  const int room = console.terminal.width - kOtherColumns - longest_label;
+  const int bar_cells = room < kFewestCells ? 0 : std::min(room, 30);
   const auto most = static_cast<double>(std::max<std::int64_t>(1, asked_for(options, best)));
   Table table{.columns = {{"scheme"},
                           {"cache"},
@@ -73,27 +75,49 @@ std::string times(std::int64_t part, std::int64_t whole) {
   return thousands(hundredths / 100) + "." + (hundredths < 100 ? digits : digits.substr(0, 1));
 }
 
-/// Each note once, behind the schemes that it is about.
-void print_notes(Console& console, const std::vector<FitAnswer>& answers) {
-  std::vector<std::pair<std::string, std::string>> notes;  // note, schemes
+/// Schemes that share a sentence, in order of first appearance.
+class Sentences {
+ public:
+  void add(const std::string& scheme, const std::string& sentence) {
+    const auto known = std::find_if(
+        rows_.begin(), rows_.end(), [&](const auto& row) { return row.second == sentence; });
+    if (known == rows_.end()) {
+      rows_.emplace_back(scheme, sentence);
+    } else {
+      known->first.append(", ").append(scheme);
+    }
+  }
+  void print(Console& console, const char* between) const {
+    for (const auto& [schemes, sentence] : rows_) {
+      std::string text = schemes;
+      console.paragraph(text.append(between).append(sentence), 2);
+    }
+  }
+  [[nodiscard]] bool empty() const { return rows_.empty(); }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> rows_;
+};
+
+void print_notes(Console& console,
+                 const Query& query,
+                 const Options& options,
+                 const std::vector<FitAnswer>& answers) {
+  Sentences notes;
   for (const FitAnswer& answer : answers) {
     for (const std::string& note : answer.label.notes) {
-      const auto known = std::find_if(
-          notes.begin(), notes.end(), [&](const auto& row) { return row.first == note; });
-      if (known == notes.end()) {
-        notes.emplace_back(note, answer.label.text);
-      } else {
-        known->second.append(", ").append(answer.label.text);
-      }
+      notes.add(answer.label.text, note);
     }
+  }
+  Sentences reasons;
+  for (const LeftOut& scheme : left_out(query, options)) {
+    reasons.add(scheme.scheme, scheme.reason);
   }
   if (!notes.empty()) {
     console.line();
   }
-  for (const auto& [note, schemes] : notes) {
-    std::string text = schemes;
-    console.paragraph(text.append(": ").append(note), 2);
-  }
+  notes.print(console, ": ");
+  reasons.print(console, " not here: ");
 }
 
 void print_reasons(Console& console,
@@ -116,10 +140,7 @@ void print_reasons(Console& console,
     }
     console.paragraph(text, 2);
   }
-  print_notes(console, answers);
-  for (const LeftOut& scheme : left_out(query, options)) {
-    console.paragraph(scheme.scheme + " does not apply: " + scheme.reason, 2);
-  }
+  print_notes(console, query, options, answers);
   const bool unsupported = std::any_of(
       answers.begin(), answers.end(), [](const FitAnswer& a) { return !a.label.engine_support; });
   const bool by_formula = std::any_of(

@@ -95,8 +95,7 @@ void print_cache(Console& console, const CacheReport& cache) {
   if (cache.fixed_bytes_per_sequence > 0) {
     text += "; a sequence costs " + gib(cache.fixed_bytes_per_sequence) + " however short";
   }
-  text += ".";
-  console.paragraph(text, 2);
+  console.paragraph(text + ".", 2);
 }
 
 /// What a scheme holds for a while beside its cache: the prompt before it is thinned out, rows that
