@@ -68,12 +68,12 @@ ModelSpec llama_2_7b() {
 }
 
 struct KvDirectRow {
-  const char* model;
+  const char* model = "";
   ModelSpec spec;
-  double kv_kib;
-  double one_vector_kib;
-  double rho;
-  double per_layer_kib;
+  double kv_kib = 0;
+  double one_vector_kib = 0;
+  double rho = 0;
+  double per_layer_kib = 0;
 };
 
 // arXiv 2603.19664, Table 1: what it counts (one vector for all layers), and what rebuilding each
@@ -225,22 +225,22 @@ TEST(PublishedSchemes, EvictionBoundsTheSteadyStateNotThePeak) {
   EXPECT_EQ(layerwise.cache.bytes(), 2048 * kv);
   EXPECT_EQ(layerwise.cache.prefill_peak_bytes, 2048 * kv + (tokens - 2048) * kv / 32);
   const MemoryReport four = ideal(model, tokens, "evict-snapkv", 4);
-  EXPECT_EQ(four.cache.prefill_peak_bytes, 4 * 2048 * kv + (tokens - 2048) * kv);
+  EXPECT_EQ(four.cache.prefill_peak_bytes, 4LL * 2048 * kv + (tokens - 2048) * kv);
   const MemoryReport streaming = ideal(model, tokens, "evict-streaming");
   EXPECT_EQ(streaming.cache.bytes(), 516 * kv);
   EXPECT_EQ(streaming.cache.prefill_peak_bytes, streaming.cache.bytes());
   const MemoryReport grown = ideal(model, tokens, "evict-snapkv:generated=500");
   EXPECT_EQ(grown.cache.bytes(), 2548 * kv);
   const MemoryReport h2o = ideal(model, tokens, "evict-h2o");
-  EXPECT_EQ(h2o.cache.bytes(), 2048 * (kv + 32 * 8 * 4));  // a score for each token and KV head
+  EXPECT_EQ(h2o.cache.bytes(), 2048 * (kv + 32LL * 8 * 4));  // a score for each token and KV head
 }
 
 // A layer's own window may be the tighter bound: gemma's local layers keep 1024 tokens.
 TEST(PublishedSchemes, EvictionRespectsWindows) {
   const MemoryReport report =
       ideal(config("google--gemma-3-4b-it"), 32768, "evict-snapkv:budget=2048");
-  EXPECT_EQ(report.cache.bytes(), 4096LL * (29 * 1024 + 5 * 2048));
-  EXPECT_EQ(report.cache.prefill_peak_bytes, 4096LL * (29 * 1024 + 5 * 32768));
+  EXPECT_EQ(report.cache.bytes(), 4096LL * (29LL * 1024 + 5LL * 2048));
+  EXPECT_EQ(report.cache.prefill_peak_bytes, 4096LL * (29LL * 1024 + 5LL * 32768));
 }
 
 TEST(PublishedSchemes, OffloadMovesAShareOfKAndVToTheHost) {
