@@ -8,6 +8,7 @@
 #include "cli/format.h"
 #include "cli/headline.h"
 #include "cli/json_writer.h"
+#include "cli/quality.h"
 #include "cli/values.h"
 #include "model/error.h"
 
@@ -29,6 +30,7 @@ FitAnswer finished(const Query& query,
   answer.engine_version = query.engine_version;
   answer.cache_case = cache_case;
   answer.label = label_of(query, cache_case, plan);
+  answer.label.quality = evidence(answer.label, cache_case, shown);
   answer.report = plan.evaluate(shown);
   answer.placement = plan.placement();
   answer.command = context_tokens > 0 ? plan.command(shown, shell_word(query.model.file)) : "";
@@ -102,7 +104,8 @@ FitAnswer most_sequences(const Query& query,
 
 Json json_of(const Query& query,
              const std::vector<FitAnswer>& answers,
-             const std::vector<RefusedEngine>& refused) {
+             const std::vector<RefusedEngine>& refused,
+             const std::vector<LeftOut>& not_applicable) {
   Json json = document("fit");
   json["model"] = model_json(query.model.spec);
   json["gpu"] = {
@@ -128,6 +131,9 @@ Json json_of(const Query& query,
   }
   for (const RefusedEngine& one : refused) {
     json["refused"].push_back({{"engine", one.engine}, {"reason", one.reason}});
+  }
+  for (const LeftOut& scheme : not_applicable) {
+    json["not_applicable"].push_back({{"scheme", scheme.scheme}, {"reason", scheme.reason}});
   }
   return json;
 }
@@ -218,7 +224,7 @@ int fit_all_engines(const Options& options, Console& console, std::int64_t users
     throw Unsupported("--engine", "no engine takes this: " + refused.back().reason, "");
   }
   if (console.json) {
-    print_json(console, json_of(base, answers, refused));
+    print_json(console, json_of(base, answers, refused, {}));
   } else {
     print_engines(console, base, options, answers, refused);
   }
@@ -236,7 +242,7 @@ int fit(const Options& options, Console& console) {
   require_machine(query);
   const auto answers = answers_of(query, options, fit_cases(query, options), users_context);
   if (console.json) {
-    print_json(console, json_of(query, answers, {}));
+    print_json(console, json_of(query, answers, {}, left_out(query, options)));
   } else {
     print_fit(console, query, options, answers);
   }

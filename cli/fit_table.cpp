@@ -35,8 +35,15 @@ void print_answers(Console& console,
                    const Options& options,
                    const std::vector<FitAnswer>& answers,
                    const FitAnswer& best) {
-  constexpr int kOtherColumns = 66;
-  const int bar_cells = std::clamp(console.terminal.width - kOtherColumns, 8, 30);
+  constexpr int kOtherColumns = 52;
+  int longest_label = 14;
+  for (const FitAnswer& answer : answers) {
+    const bool marked = !answer.label.engine_support;
+    longest_label = std::max(longest_label, display_width(answer.label.text) + (marked ? 2 : 0));
+  }
+  constexpr int kFewestCells = 4;  // fewer tell nothing
+  const int room = console.terminal.width - kOtherColumns - longest_label;
+  const int bar_cells = room < kFewestCells ? 0 : std::min(room, 30);
   const auto most = static_cast<double>(std::max<std::int64_t>(1, asked_for(options, best)));
   Table table{.columns = {{"scheme"},
                           {"cache"},
@@ -50,7 +57,7 @@ void print_answers(Console& console,
         &answer == &best && answer.max_context_tokens > 0 ? Style::good : style_of(answer);
     const std::int64_t n = asked_for(options, answer);
     table.rows.push_back(
-        {{answer.label.id + (answer.label.engine_support ? "" : " *"), style},
+        {{answer.label.text + (answer.label.engine_support ? "" : " *"), style},
          {type_pair(answer.label.k, answer.label.v), style},
          {thousands(answer.report.cache.bytes_per_token), style},
          {thousands(n), style},
@@ -61,26 +68,87 @@ void print_answers(Console& console,
 }
 
 /// One line per scheme: what it stores, and how much more that is than the model's own.
-void print_reasons(Console& console, const Query& query, const std::vector<FitAnswer>& answers) {
-  CacheScheme last{};
-  const std::int64_t native = answers.front().report.cache.bytes_per_token;
+/// "17.7", "0.18": with two digits below one.
+std::string times(std::int64_t part, std::int64_t whole) {
+  const std::int64_t hundredths = part * 100 / whole;
+  const std::string digits = std::to_string(100 + hundredths % 100).substr(1);
+  return thousands(hundredths / 100) + "." + (hundredths < 100 ? digits : digits.substr(0, 1));
+}
+
+/// Schemes that share a sentence, in order of first appearance.
+class Sentences {
+ public:
+  void add(const std::string& scheme, const std::string& sentence) {
+    const auto known = std::find_if(
+        rows_.begin(), rows_.end(), [&](const auto& row) { return row.second == sentence; });
+    if (known == rows_.end()) {
+      rows_.emplace_back(scheme, sentence);
+    } else {
+      known->first.append(", ").append(scheme);
+    }
+  }
+  void print(Console& console, const char* between) const {
+    for (const auto& [schemes, sentence] : rows_) {
+      std::string text = schemes;
+      console.paragraph(text.append(between).append(sentence), 2);
+    }
+  }
+  [[nodiscard]] bool empty() const { return rows_.empty(); }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> rows_;
+};
+
+void print_notes(Console& console,
+                 const Query& query,
+                 const Options& options,
+                 const std::vector<FitAnswer>& answers) {
+  Sentences notes;
   for (const FitAnswer& answer : answers) {
-    if (&answer != &answers.front() && answer.cache_case.scheme == last) {
+    for (const std::string& note : answer.label.notes) {
+      notes.add(answer.label.text, note);
+    }
+  }
+  Sentences reasons;
+  for (const LeftOut& scheme : left_out(query, options)) {
+    reasons.add(scheme.scheme, scheme.reason);
+  }
+  if (!notes.empty()) {
+    console.line();
+  }
+  notes.print(console, ": ");
+  reasons.print(console, " not here: ");
+}
+
+void print_reasons(Console& console,
+                   const Query& query,
+                   const Options& options,
+                   const std::vector<FitAnswer>& answers) {
+  std::string last;
+  const FitAnswer& first = answers.front();
+  const std::int64_t native = first.label.text == "native" ? first.report.cache.bytes_per_token : 0;
+  for (const FitAnswer& answer : answers) {
+    if (&answer != &answers.front() && answer.label.text == last) {
       continue;
     }
-    last = answer.cache_case.scheme;
+    last = answer.label.text;
     std::string text =
-        answer.label.id + ": " + stored_line(query.model.spec, answer.cache_case.scheme);
-    if (last != CacheScheme::native && native > 0) {
-      const std::int64_t tenths = answer.report.cache.bytes_per_token * 10 / native;
-      text += "; " + thousands(tenths / 10) + "." + std::to_string(tenths % 10) + " x native";
+        answer.label.text + ": " + stored_line(query.model.spec, request_of(answer.cache_case));
+    const std::int64_t per_token = answer.report.cache.bytes_per_token;
+    if (answer.label.text != "native" && native > 0 && per_token > 0) {
+      text += "; " + times(per_token, native) + " x native";
     }
     console.paragraph(text, 2);
   }
+  print_notes(console, query, options, answers);
   const bool unsupported = std::any_of(
       answers.begin(), answers.end(), [](const FitAnswer& a) { return !a.label.engine_support; });
+  const bool by_formula = std::any_of(
+      answers.begin(), answers.end(), [](const FitAnswer& a) { return a.cache_case.by_formula; });
   if (unsupported) {
-    console.paragraph("* " + engine_line(query) + " cannot run it; shown for comparison", 2);
+    console.paragraph("* " + engine_line(query) + " cannot run it; shown for comparison" +
+                          (by_formula ? ", without the engine's buffers where it has no rule" : ""),
+                      2);
   }
 }
 
@@ -113,7 +181,7 @@ void print_fit(Console& console,
     return;
   }
   console.line();
-  print_reasons(console, query, answers);
+  print_reasons(console, query, options, answers);
   console.line();
   if (best.max_context_tokens == 0) {
     print_failure(console, query, options, best);
@@ -121,7 +189,7 @@ void print_fit(Console& console,
     print_ledger(console, best.report.ledger, query.machine);
     return;
   }
-  console.paragraph(console.styled("Longest", Style::bold) + ": " + best.label.id + ", " +
+  console.paragraph(console.styled("Longest", Style::bold) + ": " + best.label.text + ", " +
                     type_pair(best.label.k, best.label.v) + " cache, " +
                     thousands(best.max_context_tokens) + " tokens x " + thousands(best.sequences) +
                     (best.sequences == 1 ? " sequence" : " sequences"));

@@ -21,7 +21,10 @@ std::string stored_by(const cache::LayerGroup& group) {
            thousands(layout.state_elements + layout.conv_elements) + " values per sequence";
   }
   std::string text = layers(group.n_layers) + " x ";
-  if (scheme == "mla-latent") {
+  const std::int64_t packed_bits = layout.k_packed_bits + layout.v_packed_bits;
+  if (layout.k_row_elements + layout.v_row_elements == 0) {
+    text += thousands((packed_bits + 7) / 8) + " B";
+  } else if (scheme == "mla-latent") {
     text += thousands(layout.k_row_elements) + " values, V is a view of K";
   } else if (scheme == "sparse-index") {
     text += thousands(layout.k_row_elements) + " indexer values";
@@ -29,8 +32,13 @@ std::string stored_by(const cache::LayerGroup& group) {
     text += "(" + thousands(layout.k_row_elements) + " K + " + thousands(layout.v_row_elements) +
             " V) values";
   }
-  if (layout.token_cap) {
+  if (layout.token_cap && scheme.starts_with("evict-")) {
+    text += ", at most " + thousands(*layout.token_cap) + " tokens";
+  } else if (layout.token_cap) {
     text += ", last " + thousands(*layout.token_cap) + " tokens only";
+  }
+  if (layout.exact_tokens > 0) {
+    text += ", but " + thousands(layout.exact_tokens) + " tokens in 16 bits";
   }
   return text;
 }
@@ -95,9 +103,16 @@ std::string type_pair(DType k, DType v) {
   return k == v ? text : text + "/" + std::string(name(v));
 }
 
-std::string stored_line(const ModelSpec& model, CacheScheme scheme) {
+std::string stored_line(const ModelSpec& model, const cache::SchemeRequest& scheme) {
   constexpr std::size_t kMostGroups = 3;
-  const auto groups = cache::layer_groups(model, scheme);
+  auto groups = cache::layer_groups(model, scheme);
+  // Layers between the checkpoints of a residual scheme keep nothing.
+  std::erase_if(groups, [](const cache::LayerGroup& group) {
+    const cache::CacheLayout& layout = group.layout;
+    return layout.k_row_elements + layout.v_row_elements + layout.state_elements +
+               layout.conv_elements + layout.k_packed_bits + layout.v_packed_bits ==
+           0;
+  });
   std::string text;
   for (std::size_t i = 0; i < std::min(groups.size(), kMostGroups); ++i) {
     text += (i == 0 ? "" : "; ") + stored_by(groups[i]);

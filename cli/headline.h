@@ -22,6 +22,6 @@ namespace kvfathom::cli {
 [[nodiscard]] std::string type_pair(DType k, DType v);
 
 /// What one token leaves in the cache: "47 layers x 576 values, V is a view of K".
-[[nodiscard]] std::string stored_line(const ModelSpec& model, CacheScheme scheme);
+[[nodiscard]] std::string stored_line(const ModelSpec& model, const cache::SchemeRequest& scheme);
 
 }  // namespace kvfathom::cli

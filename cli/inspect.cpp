@@ -5,15 +5,17 @@
 #include "cli/commands.h"
 #include "cli/describe.h"
 #include "cli/format.h"
-#include "cli/headline.h"
 #include "cli/json_writer.h"
 #include "cli/model_argument.h"
 #include "cli/table.h"
 #include "model/architecture/parameters.h"
+#include "model/cache/groups.h"
 #include "model/io/inspect_json.h"
 
 namespace kvfathom::cli {
 namespace {
+
+constexpr std::size_t kRunsInTitle = 4;
 
 /// Layers of one form that follow each other.
 struct Run {
@@ -53,9 +55,8 @@ std::vector<Form> forms_of(const std::vector<LayerSpec>& layers) {
   return forms;
 }
 
-/// "0-46", "0, 6, 12, 18 ..", as many as a table column bears.
-std::string numbers(const std::vector<std::size_t>& members) {
-  constexpr std::size_t kShown = 4;
+/// "0-46", "0, 6, 12, 18 ..", as many runs as `most`.
+std::string numbers(const std::vector<std::size_t>& members, std::size_t most) {
   std::string text;
   std::size_t shown = 0;
   for (std::size_t i = 0; i < members.size(); ++shown) {
@@ -63,7 +64,7 @@ std::string numbers(const std::vector<std::size_t>& members) {
     while (last + 1 < members.size() && members[last + 1] == members[last] + 1) {
       ++last;
     }
-    if (shown == kShown) {
+    if (shown == most) {
       return text + " ..";
     }
     text += (i == 0 ? "" : ", ") + std::to_string(members[i]);
@@ -127,9 +128,51 @@ void print_layers(Console& console, const ModelSpec& spec) {
     const auto n = static_cast<std::int64_t>(form.members.size());
     console.line("  " +
                  console.styled(thousands(n) + (n == 1 ? " layer" : " layers"), Style::bold) +
-                 " (" + numbers(form.members) + ")");
+                 " (" + numbers(form.members, kRunsInTitle) + ")");
     console.paragraph(describe(layer.mixer), 4);
     console.paragraph(describe(layer.feed_forward), 4);
+  }
+}
+
+/// "full, 1,024 K + 1,024 V values, 4,096 B per token".
+std::string planned(const cache::Scheme& scheme) {
+  constexpr std::int64_t kRowElementBytes = 2;
+  const cache::CacheLayout layout = cache::layout(scheme);
+  std::string text(cache::name(scheme));
+  if (layout.shares_with_layer) {
+    return text + ", reads layer " + std::to_string(*layout.shares_with_layer);
+  }
+  if (layout.state_elements + layout.conv_elements > 0) {
+    return text + ", " + thousands(layout.state_elements) + " values and " +
+           thousands(layout.conv_elements) + " of a convolution per sequence";
+  }
+  text += ", " + thousands(layout.k_row_elements) + " K";
+  if (layout.v_row_elements > 0) {
+    text += " + " + thousands(layout.v_row_elements) + " V";
+  }
+  text += " values, " +
+          thousands(kRowElementBytes * (layout.k_row_elements + layout.v_row_elements)) +
+          " B per token";
+  return layout.token_cap ? text + " of the last " + thousands(*layout.token_cap) : text;
+}
+
+/// What each layer keeps; layers that keep the same stand in one line.
+void print_cache_plan(Console& console, const ModelSpec& spec) {
+  const auto schemes = cache::layer_schemes(spec, CacheScheme::native);
+  std::vector<std::pair<std::vector<cache::Scheme>, std::vector<std::size_t>>> plan;
+  for (std::size_t i = 0; i < schemes.size(); ++i) {
+    const auto same = std::find_if(
+        plan.begin(), plan.end(), [&](const auto& row) { return row.first == schemes[i]; });
+    (same == plan.end() ? plan.emplace_back(schemes[i], std::vector<std::size_t>{}) : *same)
+        .second.push_back(i);
+  }
+  console.line("  " + console.styled("Cache plan", Style::bold) + ", bytes at 16 bits (states 32)");
+  for (const auto& [row, members] : plan) {
+    std::string text = "layers " + numbers(members, members.size()) + ": ";
+    for (const cache::Scheme& scheme : row) {
+      text += (&scheme == &row.front() ? "" : " and ") + planned(scheme);
+    }
+    console.paragraph(text + (row.empty() ? "nothing" : ""), 4);
   }
 }
 
@@ -152,7 +195,7 @@ int inspect(const Options& options, Console& console) {
   console.line();
   print_layers(console, model.spec);
   console.line();
-  console.paragraph("Cache, per token: " + stored_line(model.spec, CacheScheme::native), 2);
+  print_cache_plan(console, model.spec);
   if (!model.spec.tensors.empty()) {
     console.line();
     print_types(console, model.spec.tensors);

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "cli/quality.h"
 #include "model/architecture/parameters.h"
 
 namespace kvfathom::cli {
@@ -30,9 +31,11 @@ Json scheme_json(const SchemeLabel& label) {
             {"cache_type_k", name(label.k)},
             {"cache_type_v", name(label.v)},
             {"exact", label.exact},
-            {"engine_support", label.engine_support}};
+            {"engine_support", label.engine_support},
+            {"spelling", label.spelling},
+            {"notes", label.notes}};
   if (!label.exact) {
-    json["quality"] = Json::array();  // no published evidence ships yet; none is predicted
+    json["quality"] = quality_json(label.quality);
   }
   return json;
 }

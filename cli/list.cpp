@@ -10,6 +10,7 @@
 #include "cli/nearest.h"
 #include "cli/table.h"
 #include "model/architecture/parameters.h"
+#include "model/cache/request_text.h"
 #include "model/cache/scheme.h"
 #include "model/dtype.h"
 #include "model/engine/engine.h"
@@ -24,6 +25,7 @@ namespace {
 struct Listing {
   Json items = Json::array();
   Table table;
+  std::vector<std::array<std::string, 3>> entries = {};  ///< a name and two paragraphs, for prose
 };
 
 Listing list_models() {
@@ -74,12 +76,20 @@ Listing list_gpus() {
 
 Listing list_schemes() {
   Listing listing;
-  listing.table.columns = {{"scheme"}, {"per token and layer", Align::left, true}};
   for (const cache::SchemeInfo& row : cache::all_schemes()) {
-    listing.items.push_back({{"id", row.name}, {"formula", row.formula}, {"summary", row.summary}});
-    listing.table.rows.push_back(
-        {{std::string(row.name), Style::bold}, {std::string(row.formula)}});
-    listing.table.rows.push_back({{}, {std::string(row.summary), Style::dim}});
+    const std::string parameters = cache::parameter_help(row.scheme);
+    listing.items.push_back({{"id", row.name},
+                             {"formula", row.formula},
+                             {"summary", row.summary},
+                             {"source", row.source},
+                             {"parameters", parameters}});
+    std::string what(row.summary);
+    what.append(" Source: ").append(row.source).append(".");
+    std::string bytes = "Bytes: " + std::string(row.formula) + ".";
+    if (!parameters.empty()) {
+      bytes += " Parameters: " + parameters + ".";
+    }
+    listing.entries.push_back({std::string(row.name), std::move(what), std::move(bytes)});
   }
   return listing;
 }
@@ -151,7 +161,13 @@ int list(const Options& options, Console& console) {
     json["items"] = std::move(listing.items);
     print_json(console, json);
   } else {
-    print(console, listing.table);
+    if (!listing.table.columns.empty()) {
+      print(console, listing.table);
+    }
+    for (const auto& [name, what, bytes] : listing.entries) {
+      console.paragraph(console.styled(name, Style::bold) + ": " + what, 2);
+      console.paragraph(bytes, 6);
+    }
   }
   return 0;
 }

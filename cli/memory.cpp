@@ -8,6 +8,7 @@
 #include "cli/headline.h"
 #include "cli/json_writer.h"
 #include "cli/ledger_table.h"
+#include "cli/quality.h"
 #include "cli/remedies.h"
 #include "cli/table.h"
 #include "cli/values.h"
@@ -50,6 +51,7 @@ Answer answer(const Query& query, const CacheCase& cache_case, std::int64_t cont
                 .report = plan->evaluate(context_tokens),
                 .command = plan->command(context_tokens, shell_word(query.model.file)),
                 .placement = plan->placement()};
+  result.label.quality = evidence(result.label, cache_case, context_tokens);
   result.fits = fits(result.report.ledger, query.machine.capacities);
   return result;
 }
@@ -81,6 +83,9 @@ void print_cache(Console& console, const CacheReport& cache) {
               .rows = {}};
   const auto size = [](std::int64_t bytes) { return bytes == 0 ? "-" : gib_number(bytes); };
   for (const CacheGroup& group : cache.groups) {
+    if (group.k_bytes + group.v_bytes + group.state_bytes == 0) {
+      continue;  // layers between checkpoints
+    }
     table.rows.push_back({{std::string(group.scheme)},
                           {thousands(group.n_layers)},
                           {group.cells == 0 ? "-" : thousands(group.cells)},
@@ -95,6 +100,17 @@ void print_cache(Console& console, const CacheReport& cache) {
     text += "; a sequence costs " + gib(cache.fixed_bytes_per_sequence) + " however short";
   }
   console.paragraph(text + ".", 2);
+}
+
+/// What a scheme holds for a while beside its cache: the prompt before it is thinned out, rows that
+/// are rebuilt, rows on their way from a slower tier.
+void print_peak(Console& console, const CacheReport& cache) {
+  const std::int64_t beyond = cache.prefill_peak_bytes - cache.bytes();
+  if (beyond > 0) {
+    console.paragraph("With what it needs for a while, at most " + gib(cache.prefill_peak_bytes) +
+                          ": " + gib(beyond) + " more than it keeps.",
+                      2);
+  }
 }
 
 /// The least free of any device with a capacity: by the nominal sizes, and by the high bounds.
@@ -143,7 +159,7 @@ void print_verdict(Console& console,
 void print_text(Console& console, const Query& query, const Options& options, const Answer& a) {
   if (!console.quiet) {
     console.line(console.styled(model_line(query.model), Style::bold));
-    console.paragraph(engine_line(query) + ", " + a.label.id + " scheme, " +
+    console.paragraph(engine_line(query) + ", " + a.label.text + " scheme, " +
                       type_pair(a.label.k, a.label.v) + " cache, " +
                       thousands(a.report.context_tokens) + " tokens x " +
                       thousands(query.settings.sequences) +
@@ -157,6 +173,17 @@ void print_text(Console& console, const Query& query, const Options& options, co
   print_ledger(console, a.report.ledger, query.machine);
   console.line();
   print_cache(console, a.report.cache);
+  if (!cache::is_model_scheme(a.cache_case.scheme) || a.cache_case.offload) {
+    print_peak(console, a.report.cache);
+  }
+  if (!console.quiet) {
+    for (const std::string& note : a.label.notes) {
+      console.paragraph(note, 2);
+    }
+    if (!a.label.exact) {
+      print_quality(console, a.label.quality);
+    }
+  }
   print_verdict(console, query, options, a);
   if (!a.command.empty() && !console.quiet) {
     console.line();

@@ -52,8 +52,10 @@ void add_engine_options(CLI::App& command, Options& options) {
   add("--context", engine.context, "N", "tokens per sequence");
   add("--sequences", engine.sequences, "S", "concurrent sequences, default 1 (llama.cpp -np)");
   command
-      .add_option(
-          "--scheme", engine.schemes, "cache scheme, repeatable; 'all': every one that applies")
+      .add_option("--scheme",
+                  engine.schemes,
+                  "cache scheme, repeatable: ID, ID:key=value,.. or ID+offload:..; 'all': every "
+                  "one that applies")
       ->type_name("ID")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)

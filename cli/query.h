@@ -9,6 +9,8 @@
 #include "cli/gpu_argument.h"
 #include "cli/model_argument.h"
 #include "cli/options.h"
+#include "model/cache/quality.h"
+#include "model/cache/request_text.h"
 #include "model/engine/engine.h"
 
 namespace kvfathom::cli {
@@ -18,8 +20,15 @@ struct CacheCase {
   CacheScheme scheme = CacheScheme::native;
   DType k = DType::f16;
   DType v = DType::f16;
+  cache::SchemeParameters parameters = {};
+  std::optional<cache::Offload> offload = std::nullopt;
+  bool by_formula = false;  ///< the engine does not run it: priced by `ideal`, for comparison
   friend bool operator==(const CacheCase&, const CacheCase&) = default;
 };
+
+[[nodiscard]] inline cache::SchemeRequest request_of(const CacheCase& cache_case) {
+  return {cache_case.scheme, cache_case.parameters};
+}
 
 struct Query {
   ModelArgument model;
@@ -55,13 +64,24 @@ struct Query {
 /// layouts that keep V. Cases that the engine refuses are left out unless they were asked for.
 [[nodiscard]] std::vector<CacheCase> fit_cases(const Query& query, const Options& options);
 
+/// A scheme that `--scheme all` leaves out.
+struct LeftOut {
+  std::string scheme;
+  std::string reason;
+};
+[[nodiscard]] std::vector<LeftOut> left_out(const Query& query, const Options& options);
+
 /// How a report names a case.
 struct SchemeLabel {
-  std::string id;
+  std::string id;        ///< "kivi", "kivi+offload"
+  std::string text;      ///< the id and the parameters that are not the defaults
+  std::string spelling;  ///< as `--scheme` takes it, with every parameter
   DType k = DType::f16;
   DType v = DType::f16;
-  bool exact = true;           ///< lossless against the model's own 16-bit cache
-  bool engine_support = true;  ///< the engine version at hand can run it
+  bool exact = true;                          ///< lossless against the model's own 16-bit cache
+  bool engine_support = true;                 ///< the engine version at hand can run it
+  std::vector<std::string> notes = {};        ///< what to know about the scheme, a sentence each
+  std::vector<cache::Evidence> quality = {};  ///< of a lossy scheme, nearest setting first
 };
 [[nodiscard]] SchemeLabel label_of(const Query& query,
                                    const CacheCase& cache_case,

@@ -40,7 +40,9 @@ void add_cheaper_caches(const Query& query,
   const std::array<DType, 2> types =
       serving ? std::array{DType::f8_e4m3, DType::nvfp4} : std::array{DType::q8_0, DType::q4_0};
   for (const DType type : types) {
-    const CacheCase smaller{cache_case.scheme, type, type};
+    CacheCase smaller = cache_case;
+    smaller.k = type;
+    smaller.v = type;
     if (info(type).block_bytes * info(cache_case.k).block_elements <
             info(cache_case.k).block_bytes * info(type).block_elements &&
         case_fits(query, smaller, context_tokens)) {

@@ -10,6 +10,7 @@ struct CrossLayer {
   static constexpr const char* name = "cross-layer";
   static constexpr const char* formula = "0: reads the cache of an earlier layer";
   static constexpr const char* summary = "Layers that read an earlier layer's K and V.";
+  static constexpr const char* source = "arXiv 2405.12981";
   std::int64_t with_layer = 0;
   friend bool operator==(const CrossLayer&, const CrossLayer&) = default;
 };

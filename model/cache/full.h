@@ -11,6 +11,7 @@ struct Full {
   static constexpr const char* formula = "n_kv_heads * (head_dim * b_k + v_head_dim * b_v)";
   static constexpr const char* summary =
       "K and V of every token; asked for by name, it lifts sliding windows.";
+  static constexpr const char* source = "arXiv 2305.13245";
   std::int64_t n_kv_heads = 0;
   std::int64_t head_dim = 0;
   std::int64_t v_head_dim = 0;

@@ -17,6 +17,11 @@ struct LayerGroup {
 
 /// The model's caches under `requested`, in order of first appearance; layers that own nothing
 /// (cross-layer, no mixer) are left out.
-[[nodiscard]] std::vector<LayerGroup> layer_groups(const ModelSpec& model, CacheScheme requested);
+[[nodiscard]] std::vector<LayerGroup> layer_groups(const ModelSpec& model,
+                                                   const SchemeRequest& requested);
+
+/// The caches of each layer in turn.
+[[nodiscard]] std::vector<std::vector<Scheme>> layer_schemes(const ModelSpec& model,
+                                                             const SchemeRequest& requested);
 
 }  // namespace kvfathom::cache

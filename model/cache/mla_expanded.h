@@ -11,6 +11,7 @@ struct MlaExpanded {
   static constexpr const char* formula =
       "n_heads * ((qk_nope_head_dim + qk_rope_head_dim) * b_k + v_head_dim * b_v)";
   static constexpr const char* summary = "Per-head K and V, as engines do that do not know MLA.";
+  static constexpr const char* source = "arXiv 2405.04434, as MHA";
   std::int64_t n_heads = 0;
   std::int64_t qk_nope_head_dim = 0;
   std::int64_t qk_rope_head_dim = 0;

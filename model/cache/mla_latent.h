@@ -11,6 +11,7 @@ struct MlaLatent {
   static constexpr const char* name = "mla-latent";
   static constexpr const char* formula = "(kv_lora_rank + qk_rope_head_dim) * b_k";
   static constexpr const char* summary = "Latent attention with V a view of K: the V-less cache.";
+  static constexpr const char* source = "arXiv 2405.04434; llama.cpp PR 19067";
   std::int64_t kv_lora_rank = 0;
   std::int64_t qk_rope_head_dim = 0;
   friend bool operator==(const MlaLatent&, const MlaLatent&) = default;

@@ -12,6 +12,7 @@ struct MlaWithV {
       "(kv_lora_rank + qk_rope_head_dim) * b_k + kv_lora_rank * b_v";
   static constexpr const char* summary =
       "The latent plus a copy of it as V: llama.cpp before January 2026.";
+  static constexpr const char* source = "llama.cpp before PR 19067";
   MlaLatent latent;
   friend bool operator==(const MlaWithV&, const MlaWithV&) = default;
 };

@@ -11,6 +11,7 @@ struct SparseIndex {
   static constexpr const char* formula = "indexer_head_dim * b_k, beside mla-latent";
   static constexpr const char* summary =
       "Keys of DeepSeek's lightning indexer; reads fall, memory rises.";
+  static constexpr const char* source = "DeepSeek-V3.2-Exp report";
   std::int64_t head_dim = 0;
   friend bool operator==(const SparseIndex&, const SparseIndex&) = default;
 };

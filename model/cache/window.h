@@ -12,6 +12,7 @@ struct Window {
   static constexpr const char* formula = "full, of min(tokens, window) tokens";
   static constexpr const char* summary =
       "K and V of the last tokens only (sliding or chunked windows).";
+  static constexpr const char* source = "arXiv 2310.06825";
   Full kv;
   std::int64_t window_tokens = 0;
   friend bool operator==(const Window&, const Window&) = default;

@@ -8,8 +8,8 @@
 namespace kvfathom {
 
 /// Weights as stored, K and V of exactly the tokens asked for, states in f32 and convolution
-/// history in 2 bytes; no padding, no compute buffers, no runtime. What every engine is measured
-/// against. InputError if the model has no tensors.
+/// history in 2 bytes; no padding, no compute buffers but what a scheme itself writes out, no
+/// runtime. What every engine is measured against. InputError if the model has no tensors.
 [[nodiscard]] std::unique_ptr<MemoryPlan> prepare_ideal(const ModelSpec& model,
                                                         const EngineSettings& settings);
 

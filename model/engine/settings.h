@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "model/cache/parameters.h"
 #include "model/dtype.h"
 #include "model/provenance.h"
 
@@ -13,7 +14,7 @@ namespace kvfathom {
 
 enum class FlashAttention : std::uint8_t { automatic, on, off };
 
-/// How the cache of latent (MLA) layers is laid out: `native` is what the engine version does.
+/// How the cache is laid out: `native` is what the model prescribes and the engine version does.
 enum class CacheScheme : std::uint8_t {
   native,
   full,
@@ -24,6 +25,17 @@ enum class CacheScheme : std::uint8_t {
   state,
   sparse_index,
   cross_layer,
+  k_only,
+  head_linear,
+  residual,
+  evict_streaming,
+  evict_h2o,
+  evict_tova,
+  evict_snapkv,
+  evict_grkv,
+  xquant,
+  kivi,
+  offload,  ///< the native scheme with a share of it elsewhere; others compose
 };
 
 /// Settings of one run. Words as in the field: batch_tokens and ubatch_tokens are tokens of one
@@ -35,6 +47,8 @@ struct EngineSettings {
   DType cache_type_k = DType::f16;
   DType cache_type_v = DType::f16;
   CacheScheme scheme = CacheScheme::native;
+  cache::SchemeParameters scheme_parameters;  ///< of `scheme`, where it takes some
+  std::optional<cache::Offload> offload;      ///< a share of its K and V in a slower tier
   std::optional<std::int64_t> batch_tokens;
   std::optional<std::int64_t> ubatch_tokens;
   std::optional<std::int64_t> outputs;  ///< rows of logits reserved; 0: a whole micro-batch

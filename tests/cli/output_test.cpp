@@ -349,6 +349,12 @@ INSTANTIATE_TEST_SUITE_P(
         Golden{"fit-two-gpus", "fit llama-3.3-70b-instruct --weights q4_k_m --gpu 4090 --gpus 2"},
         Golden{"fit-auto",
                "fit qwen3-30b-a3b --weights q4_k_m --gpu rtx-4070 --host-memory 32GiB --auto"},
+        Golden{"fit-every-scheme", "fit llama-3.1-8b --gpu rtx-4090 --weights q8_0 --scheme all"},
+        Golden{"memory-evict",
+               "memory llama-3.1-8b --context 32768 --gpu rtx-4090 --scheme evict-snapkv"},
+        Golden{"memory-offload",
+               "memory qwen3-30b-a3b --context 32768 --gpu h100-sxm --scheme "
+               "kivi:bits=4+offload:tier=host,kept=0.25"},
         Golden{"inspect-glm-4.7-flash", "inspect glm-4.7-flash"},
         Golden{"inspect-gemma-3-4b", "inspect gemma-3-4b-it"},
         Golden{"list-schemes", "list schemes"},

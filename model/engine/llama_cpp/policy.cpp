@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "model/cache/applicability.h"
 #include "model/cache/scheme.h"
 #include "model/engine/llama_cpp/cells.h"
 #include "model/engine/llama_cpp/compute.h"
@@ -329,6 +330,7 @@ std::unique_ptr<MemoryPlan> prepare_llama_cpp(const ModelSpec& model,
   llama_cpp::refuse_placement(model, settings);
   require_positive("--sequences", settings.sequences);
   require_positive("--batch-tokens", settings.batch_tokens.value_or(1));
+  cache::require_model_scheme("llama.cpp", settings);
   cache::require_applicable(model, settings.scheme);
   return std::make_unique<LlamaCppPlan>(model, settings);
 }

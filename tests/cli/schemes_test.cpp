@@ -1,0 +1,102 @@
+// Schemes on the command line: their JSON, refusals and exit codes.
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/json_schema.h"
+#include "tests/cli/run_cli.h"
+
+namespace kvfathom::testing {
+namespace {
+
+using Json = nlohmann::json;
+
+Json json_of(const std::string& words, int status = 0) {
+  const Ran ran = run_cli(words + " --json");
+  EXPECT_EQ(ran.status, status) << words << "\n" << ran.out;
+  Json document = Json::parse(ran.out);
+  const std::string name = status > 1 ? "error" : words.substr(0, words.find(' '));
+  const Json schema = Json::parse(read_all(std::filesystem::path(KVFATHOM_SOURCE_DIR) /
+                                           "data/schemas" / (name + ".schema.json")));
+  EXPECT_EQ(schema_faults(document, schema), std::vector<std::string>{}) << words;
+  return document;
+}
+
+TEST(SchemeJson, CarriesSpellingNotesAndEvidence) {
+  const Json document =
+      json_of("memory llama-3.1-8b --context 32768 --scheme kivi:bits=4,group=128");
+  const Json& scheme = document.at("scheme");
+  EXPECT_EQ(scheme.at("id"), "kivi");
+  EXPECT_EQ(scheme.at("spelling"), "kivi:bits=4,group=128,residual=128");
+  EXPECT_EQ(scheme.at("exact"), false);
+  EXPECT_EQ(scheme.at("engine_support"), true);
+  EXPECT_EQ(scheme.at("quality").at(0).at("setting"), "4 bits, group 128");
+  EXPECT_EQ(document.at("cache").at("bytes_per_token"), 131072 * 425 / 1600);
+}
+
+TEST(SchemeJson, TheNearestBudgetComesFirst) {
+  const auto first = [](const std::string& scheme, const char* context) {
+    return json_of("memory llama-3.1-8b --scheme " + scheme + " --context " + context)
+        .at("scheme")
+        .at("quality")
+        .at(0);
+  };
+  EXPECT_EQ(first("evict-grkv:budget=1638", "16384").at("setting"), "10 % budget, from SnapKV");
+  EXPECT_EQ(first("evict-grkv:budget=3276", "16384").at("setting"),
+            "20 % budget, from Critical-AdaKV");
+  EXPECT_EQ(first("evict-snapkv:budget=1638", "16384").at("baseline"), nullptr);
+  EXPECT_EQ(first("head-linear:predicted=0.3", "1000").at("setting"), "30 % of heads predicted");
+}
+
+TEST(SchemeJson, WhereNothingWasPublishedThereIsNothing) {
+  const Json document =
+      json_of("memory llama-3.1-8b --context 1000 --scheme k-only:projector=learned");
+  EXPECT_EQ(document.at("scheme").at("quality"), Json::array());
+  const Ran text = run_cli("memory llama-3.1-8b --context 1000 --scheme k-only:projector=learned");
+  EXPECT_NE(text.out.find("Nothing published on its quality"), std::string::npos);
+}
+
+TEST(SchemeJson, ExtraWeightsAndHostAreLines) {
+  const Json document = json_of(
+      "memory llama-3.1-8b --context 4096 --scheme head-linear+offload:tier=host,kept=0.5 "
+      "--memory 24GiB");
+  std::vector<std::string> lines;
+  for (const Json& line : document.at("ledger")) {
+    lines.push_back(line.at("device").get<std::string>() + " " +
+                    line.at("line").get<std::string>());
+  }
+  EXPECT_EQ(lines,
+            (std::vector<std::string>{
+                "gpu0 weights", "gpu0 cache", "gpu0 extra_weights", "gpu0 compute", "host cache"}));
+  EXPECT_EQ(document.at("scheme").at("id"), "head-linear+offload");
+}
+
+TEST(SchemeJson, EnginesRefuseWhatTheyDoNotRun) {
+  const std::string words = "memory llama-3.1-8b --weights q8_0 --context 4096 --scheme ";
+  const Json error = json_of(words + "kivi", 3);
+  EXPECT_EQ(error.at("found"), "\"kivi\" is nothing that llama.cpp runs");
+  EXPECT_EQ(error.at("allowed"), "--engine ideal prices it");
+  json_of(words + "offload", 3);
+  json_of(words + "kivi:bits=99", 2);
+  json_of("memory llama-3.1-8b --context 4096 --scheme k-only", 2);  // grouped queries
+}
+
+TEST(SchemeJson, AllShowsEverySchemeThatApplies) {
+  const Json document = json_of("fit llama-3.1-8b --weights q8_0 --gpu rtx-4090 --scheme all");
+  std::map<std::string, bool> supported;
+  for (const Json& answer : document.at("answers")) {
+    const Json& scheme = answer.at("scheme");
+    supported.emplace(scheme.at("spelling"), scheme.at("engine_support"));
+  }
+  EXPECT_EQ(supported.size(), 13U);
+  EXPECT_TRUE(supported.at("native"));
+  EXPECT_FALSE(supported.at("kivi:bits=2,group=32,residual=128"));
+  ASSERT_EQ(document.at("not_applicable").size(), 1U);
+  EXPECT_EQ(document.at("not_applicable").at(0).at("scheme"), "k-only");
+}
+
+TEST(SchemeJson, AllOfAnMhaModelLeavesNothingOut) {
+  const Json document = json_of("fit llama-2-7b-hf --gpu rtx-4090 --scheme all");
+  EXPECT_FALSE(document.contains("not_applicable"));
+}
+
+}  // namespace
+}  // namespace kvfathom::testing
