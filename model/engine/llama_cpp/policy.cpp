@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "model/cache/applicability.h"
 #include "model/cache/scheme.h"
@@ -33,14 +34,34 @@ LedgerLine cuda_runtime(Device device) {
   return {device, LedgerKind::runtime, 153 * kMiB, Provenance::modelled, 100 * kMiB, 400 * kMiB};
 }
 
-/// Compute buffers: exact for the builds whose rules are emulated. Older ones are off by what
-/// changed since: f32 masks beside f16 ones, which at most double a buffer.
-LedgerLine compute_line(Device device, std::int64_t bytes, const Behaviours& behaviours) {
+/// The interval of a compute buffer in percent of it; none where it is exact.
+using ComputeInterval = std::optional<std::pair<std::int64_t, std::int64_t>>;
+
+/// Exact for the builds whose rules are emulated, and for the placements that such a build was seen
+/// to plan: one GPU, one with the host, two equal ones. Others follow from the same rules, which
+/// nothing has shown yet. Older builds are off by what changed since: f32 masks beside f16 ones,
+/// which at most double a buffer.
+ComputeInterval compute_interval(const EngineSettings& settings, const CellSettings& cells) {
+  constexpr std::int64_t kFewTokens = 32;  // below, operations of host layers stay on the host
+  if (!cells.behaviours.checked_compute) {
+    return std::pair{90, 200};
+  }
+  const std::int64_t tokens = cells.ubatch_tokens == 0
+                                  ? cells.batch_tokens
+                                  : std::min(cells.ubatch_tokens, cells.batch_tokens);
+  const bool is_seen = settings.cpu_moe_layers == 0 && settings.n_gpus <= 2 &&
+                       settings.gpu_memory_bytes.empty() &&
+                       !(settings.n_gpus == 2 && settings.gpu_layers) &&
+                       (!llama_cpp::is_spread(settings) || tokens >= kFewTokens);
+  return is_seen ? ComputeInterval() : std::pair{90, 110};
+}
+
+LedgerLine compute_line(Device device, std::int64_t bytes, const ComputeInterval& interval) {
   LedgerLine line = exact_line(device, LedgerKind::compute, bytes);
-  if (!behaviours.checked_compute) {
+  if (interval) {
     line.provenance = Provenance::modelled;
-    line.low_bytes = bytes * 9 / 10;
-    line.high_bytes = bytes * 2;
+    line.low_bytes = bytes * interval->first / 100;
+    line.high_bytes = bytes * interval->second / 100;
   }
   return line;
 }
@@ -261,6 +282,7 @@ void LlamaCppPlan::add_lines(MemoryReport& report,
       lines.push_back(exact_line(device, kind, bytes));
     }
   };
+  const ComputeInterval interval = compute_interval(settings_, resolved_.cells);
   const auto add_model = [&](Device device, std::int64_t weights, std::int64_t compute_bytes) {
     if (weights != 0) {
       lines.push_back(weights_line(device, weights, settings_));
@@ -272,7 +294,7 @@ void LlamaCppPlan::add_lines(MemoryReport& report,
       }
     }
     if (compute_bytes != 0) {
-      lines.push_back(compute_line(device, compute_bytes, resolved_.behaviours));
+      lines.push_back(compute_line(device, compute_bytes, interval));
     }
   };
   for (int gpu = 0; gpu < settings_.n_gpus; ++gpu) {

@@ -1,5 +1,6 @@
 // Layers spread over GPUs and the host: who pays for what, and what the inverses make of it.
 #include <array>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -88,6 +89,24 @@ TEST_P(Placements, LinesAddUpOnEveryDevice) {
   }
   EXPECT_EQ(layers, n_layers(model));
   EXPECT_EQ(r.cache.prefill_peak_bytes, r.cache.bytes() + r.ledger.bytes_of(LedgerKind::compute));
+}
+
+// Compute buffers are exact where an engine was seen to plan such a placement (data/truth).
+TEST_P(Placements, ComputeIsExactWhereItWasSeen) {
+  const std::set<std::string> seen = {
+      "two GPUs", "two GPUs, experts", "half of the layers", "no layer"};
+  for (const std::int64_t ubatch_tokens : {512, 16}) {
+    EngineSettings settings = GetParam().settings;
+    settings.ubatch_tokens = ubatch_tokens;
+    const auto plan = prepare_llama_cpp(GetParam().model(), settings);
+    for (const LedgerLine& line : plan->evaluate(8192).ledger.lines) {
+      if (line.kind == LedgerKind::compute) {
+        EXPECT_EQ(line.provenance == Provenance::exact,
+                  ubatch_tokens == 512 && seen.contains(GetParam().name));
+        EXPECT_EQ(line.high_bytes > line.bytes, line.provenance == Provenance::modelled);
+      }
+    }
+  }
 }
 
 TEST_P(Placements, EveryLayerIsSomewhere) {
