@@ -87,6 +87,8 @@ struct SchemeLabel {
                                    const CacheCase& cache_case,
                                    const MemoryPlan& plan);
 
+/// Whether a cache of this type loses nothing against one of 16 bits.
+[[nodiscard]] bool keeps_all(DType dtype);
 /// A serving engine: it loads Hugging Face checkpoints, no GGUF.
 [[nodiscard]] bool loads_checkpoints(const EngineInfo& engine);
 /// Whether any decoder layer has routed experts.
