@@ -1,7 +1,6 @@
 #include "cli/query.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 #include <variant>
 
@@ -10,8 +9,6 @@
 #include "cli/format.h"
 #include "cli/values.h"
 #include "model/cache/applicability.h"
-#include "model/cache/groups.h"
-#include "model/cache/request_text.h"
 #include "model/engine/history.h"
 #include "model/error.h"
 #include "model/io/engine_history_json.h"

@@ -1,8 +1,6 @@
 // The cases that a query asks about: which schemes, in which types, and how a report names them.
 #include <algorithm>
-#include <array>
 #include <utility>
-#include <variant>
 
 #include "cli/format.h"
 #include "cli/query.h"
