@@ -31,7 +31,7 @@ struct HeadReconstructionShape {
 /// Materialised rows of the predicted heads of one side. References are read once for each head
 /// that they serve.
 [[nodiscard]] OpCost head_rows_cost(const HeadReconstructionShape& shape,
-                                    const std::vector<HeadGroupShape>& side);
+                                    const std::vector<HeadGroupShape>& groups);
 /// Absorbed decode. A group's stored heads are read once for every 16 of its rows for the scores;
 /// for the sums once for every 16, or 64 where the largest group has more than 16.
 [[nodiscard]] OpCost head_decode_cost(const HeadReconstructionShape& shape);

@@ -21,10 +21,11 @@ struct DeviceClass {
   std::int64_t wide_graph_batch;  ///< four ranks and more
 };
 
-constexpr DeviceClass kClasses[] = {{20 * 1024, 2048, 8, 8},
-                                    {35 * 1024, 2048, 24, 80},
-                                    {60 * 1024, 4096, 32, 160},
-                                    {90 * 1024, 8192, 256, 512},
+constexpr std::int64_t kMiBPerGiB = 1024;
+constexpr DeviceClass kClasses[] = {{20 * kMiBPerGiB, 2048, 8, 8},
+                                    {35 * kMiBPerGiB, 2048, 24, 80},
+                                    {60 * kMiBPerGiB, 4096, 32, 160},
+                                    {90 * kMiBPerGiB, 8192, 256, 512},
                                     {0, 16384, 512, 512}};
 
 const DeviceClass& class_of(std::int64_t device_memory_bytes) {
@@ -93,7 +94,8 @@ double sglang_default_share(std::int64_t device_memory_bytes,
                             std::int64_t tensor_parallel,
                             std::int64_t pipeline_parallel) {
   const DeviceClass& device_class = class_of(device_memory_bytes);
-  const auto device_mib = static_cast<double>(device_memory_bytes / kMiB);
+  const auto device_mib =
+      std::floor(static_cast<double>(device_memory_bytes) / static_cast<double>(kMiB));
   const std::int64_t batch =
       tensor_parallel < 4 ? device_class.graph_batch : device_class.wide_graph_batch;
   constexpr double kMetadataMiB = 512;

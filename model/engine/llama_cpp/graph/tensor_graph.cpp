@@ -99,7 +99,7 @@ TensorId TensorGraph::layer_weight(DType type, const Extents& ne) {
   if (place() == kHostPlace) {
     return placed(type, ne, Placement::host, true);
   }
-  const auto gpu = static_cast<std::size_t>(place());
+  const auto gpu = static_cast<std::size_t>(int{place()});  // no host here: not negative
   gpu_weights_.resize(std::max(gpu_weights_.size(), gpu + 1), kNoTensor);
   if (gpu_weights_[gpu] == kNoTensor) {
     gpu_weights_[gpu] = placed(DType::f16, {1, 1, 1, 1}, Placement::device, true);
