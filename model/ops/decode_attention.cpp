@@ -15,16 +15,19 @@ struct Tally {
   std::int64_t multiply_adds = 0;
 };
 
-/// One KV head of one sequence, and the query heads that share it.
-void add_kv_head(const DecodeAttentionShape& shape, std::int64_t tokens, Tally& tally) {
+/// `n` KV heads that hold so many tokens each, and the query heads that share them.
+void add_kv_heads(const DecodeAttentionShape& shape,
+                  std::int64_t n,
+                  std::int64_t tokens,
+                  Tally& tally) {
   if (tokens == 0) {
     return;
   }
   const std::int64_t heads = shape.n_heads / shape.n_kv_heads;
   const std::int64_t passes = (heads + shape.heads_per_pass - 1) / shape.heads_per_pass;
-  tally.read += tokens * 2 * (shape.row_bytes * passes + shape.row_scale_bytes);
-  tally.read += heads * shape.head_dim * kQueryBytes;
-  tally.multiply_adds += tokens * heads * 2 * shape.head_dim;
+  tally.read += n * tokens * 2 * (shape.row_bytes * passes + shape.row_scale_bytes);
+  tally.read += n * heads * shape.head_dim * kQueryBytes;
+  tally.multiply_adds += n * tokens * heads * 2 * shape.head_dim;
 }
 
 void add_merge(const DecodeAttentionShape& shape, Tally& tally) {
@@ -49,9 +52,9 @@ OpCost decode_attention_cost(const DecodeAttentionShape& shape) {
   Tally tally;
   const std::int64_t rows = shape.n_sequences * shape.n_kv_heads;
   const auto n_lengths = static_cast<std::int64_t>(shape.lengths.size());
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const std::int64_t length = shape.lengths[row * n_lengths / rows];
-    add_kv_head(shape, attended_tokens(length, shape.window_tokens, shape.sink_tokens), tally);
+  for (const std::int64_t length : shape.lengths) {
+    const std::int64_t tokens = attended_tokens(length, shape.window_tokens, shape.sink_tokens);
+    add_kv_heads(shape, rows / n_lengths, tokens, tally);
   }
   tally.read += 2 * shape.n_kv_heads * shape.head_scale_bytes;
   tally.read += shape.sink_logits ? shape.n_heads * kFloatBytes : 0;

@@ -13,8 +13,8 @@ struct DecodeAttentionShape {
   std::int64_t n_heads = 0;
   std::int64_t n_kv_heads = 0;
   std::int64_t head_dim = 0;
-  /// Cached tokens: one number a sequence; or, where heads keep different tokens, n_kv_heads a
-  /// sequence.
+  /// Cached tokens: one number for all sequences; or one for each; or, where heads keep different
+  /// tokens, n_kv_heads for each.
   std::vector<std::int64_t> lengths;
   std::int64_t n_sequences = 0;
   std::int64_t window_tokens = 0;  ///< attended besides the first sink_tokens; 0: all

@@ -21,9 +21,12 @@ OpCost moe_ffn_cost(const MoeFfnShape& shape) {
   const auto inner = static_cast<double>(shape.intermediate_size);
   const auto experts = static_cast<double>(shape.n_experts);
   const double pairs = tokens * static_cast<double>(shape.n_chosen);
+  const std::int64_t n_up = shape.gated ? 2 : 1;
   const auto expert_bytes = static_cast<double>(
-      2 * shape.intermediate_size * row_bytes(shape.weights, shape.hidden_size) +
-      shape.hidden_size * row_bytes(shape.weights, shape.intermediate_size));
+      shape.bytes_per_expert > 0
+          ? shape.bytes_per_expert
+          : n_up * shape.intermediate_size * row_bytes(shape.weights, shape.hidden_size) +
+                shape.hidden_size * row_bytes(shape.weights, shape.intermediate_size));
 
   const double route_read = kActivation * hidden * (tokens + experts);
   const double gate_up_read = kActivation * hidden * tokens;
@@ -37,7 +40,8 @@ OpCost moe_ffn_cost(const MoeFfnShape& shape) {
                               down_read + combine_read),
                 .written = Bytes(route_written + group_written + inner_written + answers_written +
                                  kActivation * hidden * tokens),
-                .flops = Flops(2.0 * tokens * hidden * experts + pairs * 6.0 * hidden * inner +
+                .flops = Flops(2.0 * tokens * hidden * experts +
+                               pairs * 2.0 * static_cast<double>(n_up + 1) * hidden * inner +
                                2.0 * pairs * hidden),
                 .launches = 5};
 }

@@ -16,6 +16,8 @@ struct MoeFfnShape {
   std::int64_t n_chosen = 0;      ///< experts per token
   double n_active_experts = 0.0;  ///< chosen by at least one token
   DType weights = DType::bf16;
+  bool gated = true;                  ///< gate and up, not up alone
+  std::int64_t bytes_per_expert = 0;  ///< as stored, where its matrices differ in type; 0: by type
 };
 
 /// Experts that `n_tokens` choose at least once, where every choice is equally likely:

@@ -18,6 +18,10 @@ struct OpCost {
     return OpCost{
         a.read + b.read, a.written + b.written, a.flops + b.flops, a.launches + b.launches};
   }
+  /// The call `n` times over.
+  friend OpCost operator*(int n, const OpCost& cost) {
+    return OpCost{n * cost.read, n * cost.written, n * cost.flops, n * cost.launches};
+  }
 };
 
 }  // namespace kvfathom

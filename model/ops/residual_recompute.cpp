@@ -1,7 +1,5 @@
 #include "model/ops/residual_recompute.h"
 
-#include <algorithm>
-
 #include "model/ops/cache_write.h"
 
 namespace kvfathom {
@@ -43,11 +41,10 @@ OpCost chunk_cost(const ResidualRecomputeShape& shape, std::int64_t n_tokens) {
 }  // namespace
 
 OpCost residual_recompute_cost(const ResidualRecomputeShape& shape) {
-  OpCost cost{.launches = 0};
-  for (std::int64_t first = 0; first < shape.n_tokens; first += shape.chunk_tokens) {
-    cost = cost + chunk_cost(shape, std::min(shape.chunk_tokens, shape.n_tokens - first));
-  }
-  return cost;
+  const auto whole_chunks = static_cast<int>(shape.n_tokens / shape.chunk_tokens);
+  const std::int64_t rest = shape.n_tokens % shape.chunk_tokens;
+  const OpCost cost = whole_chunks * chunk_cost(shape, shape.chunk_tokens);
+  return rest > 0 ? cost + chunk_cost(shape, rest) : cost;
 }
 
 }  // namespace kvfathom

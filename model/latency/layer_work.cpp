@@ -1,0 +1,194 @@
+#include "model/latency/layer_work.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <string>
+#include <utility>
+
+#include "model/architecture/tensor_inventory.h"
+#include "model/cache/groups.h"
+#include "model/error.h"
+
+namespace kvfathom {
+namespace {
+
+/// How a tensor of a layer is run. Parts of the same name read the same input.
+struct PartRule {
+  std::string_view mark;  ///< found in the tensor's name
+  std::string_view part;
+  bool of_attention = false;
+  bool replicated = false;
+};
+
+constexpr std::array<PartRule, 31> kParts{{
+    {"attn_qkv.", "q k v", true, false},
+    {"attn_q_a.", "latents", true, true},
+    {"attn_kv_a_mqa.", "latents", true, true},
+    {"attn_kv_a.", "latents", true, true},
+    {"attn_q_b.", "q from latent", true, false},
+    {"attn_kv_b.", "k v from latent", true, false},
+    {"attn_k_b.", "absorb k", true, false},
+    {"attn_v_b.", "absorb v", true, false},
+    {"attn_q.", "q k v", true, false},
+    {"attn_k.", "q k v", true, false},
+    {"attn_v.", "q k v", true, false},
+    {"attn_gate.", "gate of attention", true, false},
+    {"attn_output.", "attention output", true, false},
+    {"indexer.", "indexer", true, true},
+    {"ssm_in.", "state input", true, false},
+    {"ssm_x.", "state input", true, false},
+    {"ssm_dt.", "state input", true, false},
+    {"ssm_ba.", "state input", true, false},
+    {"ssm_beta.", "state input", true, false},
+    {"ssm_alpha.", "state input", true, false},
+    {"ssm_f_", "state input", true, false},
+    {"ssm_g", "state input", true, false},
+    {"ssm_out.", "state output", true, false},
+    {"time_mix_", "time mix", true, false},
+    {"shortconv.", "short convolution", true, false},
+    {"_shexp.", "shared expert", false, false},
+    {"ffn_gate.", "gate up", false, false},
+    {"ffn_up.", "gate up", false, false},
+    {"ffn_down.", "down", false, false},
+    {"channel_mix_", "channel mix", false, false},
+    {"", "other", false, true},  // per-layer inputs, side branches
+}};
+
+bool has(std::string_view name, std::string_view part) {
+  return name.find(part) != std::string_view::npos;
+}
+
+const PartRule& rule_of(std::string_view name) {
+  return *std::ranges::find_if(kParts, [&](const PartRule& rule) { return has(name, rule.mark); });
+}
+
+/// A product's weights: two axes of some length, and no convolution or state constant.
+bool is_matrix(const Tensor& tensor) {
+  return tensor.shape[0] > 1 && tensor.shape[1] > 1 && tensor.name.ends_with(".weight") &&
+         !has(tensor.name, "norm") && !has(tensor.name, "conv") && !has(tensor.name, "lerp") &&
+         !has(tensor.name, "time_mix_decay") && !has(tensor.name, "time_mix_first") &&
+         !has(tensor.name, "altup_");
+}
+
+/// "blk.7.": 7; -1 for what belongs to no layer.
+std::int64_t layer_of(std::string_view name) {
+  constexpr std::string_view kMark = "blk.";
+  std::int64_t index = -1;
+  if (name.starts_with(kMark)) {
+    std::from_chars(name.data() + kMark.size(), name.data() + name.size(), index);
+  }
+  return index;
+}
+
+void add_matrix(const Tensor& tensor, std::vector<MatrixWork>& matrices) {
+  const PartRule& rule = rule_of(tensor.name);
+  const auto same = std::ranges::find_if(matrices, [&](const MatrixWork& m) {
+    return m.part == rule.part && m.n_in == tensor.shape[0] && m.dtype == tensor.dtype &&
+           m.n_stack == tensor.shape[2] && tensor.shape[2] == 1;
+  });
+  if (same != matrices.end()) {
+    same->n_out += tensor.shape[1];
+    same->weights_bytes += data_bytes(tensor);
+    return;
+  }
+  matrices.push_back({.part = rule.part,
+                      .n_in = tensor.shape[0],
+                      .n_out = tensor.shape[1],
+                      .n_stack = tensor.shape[2],
+                      .dtype = tensor.dtype,
+                      .weights_bytes = data_bytes(tensor),
+                      .of_attention = rule.of_attention,
+                      .replicated = rule.replicated});
+}
+
+void add_experts(const Tensor& tensor,
+                 const MixtureOfExperts& moe,
+                 std::int64_t hidden_size,
+                 std::optional<ExpertWork>& experts) {
+  if (!experts) {
+    experts = ExpertWork{.hidden_size = moe.latent_size > 0 ? moe.latent_size : hidden_size,
+                         .intermediate_size = moe.intermediate_size,
+                         .n_experts = moe.n_experts,
+                         .n_chosen = moe.n_experts_per_token,
+                         .gated = moe.gated};
+  }
+  experts->dtype = tensor.dtype;  // of the down projection where they differ: it comes last
+  experts->weights_bytes += data_bytes(tensor);
+}
+
+bool equal(const LayerWork& a, const LayerWork& b) {
+  const auto same_matrix = [](const MatrixWork& x, const MatrixWork& y) {
+    return x.part == y.part && x.n_in == y.n_in && x.n_out == y.n_out && x.n_stack == y.n_stack &&
+           x.dtype == y.dtype;
+  };
+  const auto experts_bytes = [](const LayerWork& w) {
+    return w.experts ? w.experts->weights_bytes : 0;
+  };
+  return a.layer == b.layer && a.schemes == b.schemes && experts_bytes(a) == experts_bytes(b) &&
+         std::ranges::equal(a.matrices, b.matrices, same_matrix);
+}
+
+bool named_as_gguf(const ModelSpec& model) {
+  return std::ranges::any_of(model.tensors,
+                             [](const Tensor& t) { return t.name.starts_with("blk."); });
+}
+
+const Tensor* named(const std::vector<Tensor>& tensors, std::string_view name) {
+  const auto tensor = std::ranges::find(tensors, name, &Tensor::name);
+  return tensor == tensors.end() ? nullptr : &*tensor;
+}
+
+MatrixWork output_head(const ModelSpec& model, const std::vector<Tensor>& tensors) {
+  const Tensor* head = named(tensors, "output.weight");
+  head = head != nullptr ? head : named(tensors, "token_embd.weight");
+  MatrixWork work{.part = "output head", .n_in = model.hidden_size, .n_out = model.vocab_size};
+  work.dtype = head != nullptr ? head->dtype : DType::bf16;
+  work.weights_bytes =
+      head != nullptr ? data_bytes(*head) : 2 * model.hidden_size * model.vocab_size;
+  return work;
+}
+
+}  // namespace
+
+ModelWork model_work(const ModelSpec& model,
+                     const cache::SchemeRequest& requested,
+                     std::int64_t n_host_expert_layers) {
+  const std::vector<Tensor> tensors =
+      named_as_gguf(model) ? model.tensors : tensor_inventory(model);
+  const auto schemes = cache::layer_schemes(model, requested);
+  std::vector<LayerWork> layers(model.layers.size());
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    layers[i].layer = model.layers[i];
+    layers[i].schemes = schemes[i];
+    layers[i].n_layers = 1;
+    layers[i].n_host_experts = static_cast<std::int64_t>(i) < n_host_expert_layers ? 1 : 0;
+  }
+  for (const Tensor& tensor : tensors) {
+    const std::int64_t index = layer_of(tensor.name);
+    if (index < 0 || index >= n_layers(model) || !is_matrix(tensor)) {
+      continue;
+    }
+    LayerWork& layer = layers[static_cast<std::size_t>(index)];
+    const auto* moe = std::get_if<MixtureOfExperts>(&layer.layer.feed_forward);
+    if (moe != nullptr && has(tensor.name, "_exps.")) {
+      add_experts(tensor, *moe, model.hidden_size, layer.experts);
+    } else if (moe == nullptr || !has(tensor.name, "ffn_gate_inp.")) {  // routing is the experts'
+      add_matrix(tensor, layer.matrices);
+    }
+  }
+  ModelWork work{.layers = {}, .output_head = output_head(model, tensors)};
+  for (LayerWork& layer : layers) {
+    const auto same = std::ranges::find_if(
+        work.layers, [&](const LayerWork& other) { return equal(layer, other); });
+    if (same == work.layers.end()) {
+      work.layers.push_back(std::move(layer));
+    } else {
+      ++same->n_layers;
+      same->n_host_experts += layer.n_host_experts;
+    }
+  }
+  return work;
+}
+
+}  // namespace kvfathom

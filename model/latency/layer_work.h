@@ -1,0 +1,61 @@
+// The matrices of each layer as products that a step runs, equal layers counted once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "model/architecture/model_spec.h"
+#include "model/cache/scheme.h"
+
+namespace kvfathom {
+
+/// Matrices that read the same input and run as one product: weights [n_out, n_in], `n_stack` times
+/// (heads of a latent layer).
+struct MatrixWork {
+  std::string_view part;  ///< "q k v", "gate up", "down", ...
+  std::int64_t n_in = 0;
+  std::int64_t n_out = 0;
+  std::int64_t n_stack = 1;
+  DType dtype = DType::bf16;
+  std::int64_t weights_bytes = 0;
+  bool of_attention = false;  ///< cut by the ranks that share the heads
+  bool replicated = false;    ///< whole on every rank
+};
+
+/// Routed experts of one layer.
+struct ExpertWork {
+  std::int64_t hidden_size = 0;
+  std::int64_t intermediate_size = 0;
+  std::int64_t n_experts = 0;
+  std::int64_t n_chosen = 0;
+  bool gated = true;
+  DType dtype = DType::bf16;
+  std::int64_t weights_bytes = 0;  ///< of all experts
+};
+
+/// Layers that run the same products over the same cache.
+struct LayerWork {
+  LayerSpec layer;
+  std::vector<cache::Scheme> schemes;
+  std::vector<MatrixWork> matrices;
+  std::optional<ExpertWork> experts;
+  std::int64_t n_layers = 0;
+  std::int64_t n_host_experts = 0;  ///< of them, layers whose experts are on the host
+};
+
+struct ModelWork {
+  std::vector<LayerWork> layers;
+  MatrixWork output_head;
+};
+
+/// Every layer of the model under a cache scheme. The tensors are the spec's where they are named
+/// as GGUF names them, else those that tensor_inventory lists; vectors, convolutions and embeddings
+/// are no products and left out. The experts of the first `n_host_expert_layers` are on the host.
+/// InputError where no weights are known.
+[[nodiscard]] ModelWork model_work(const ModelSpec& model,
+                                   const cache::SchemeRequest& requested,
+                                   std::int64_t n_host_expert_layers = 0);
+
+}  // namespace kvfathom

@@ -1,0 +1,84 @@
+// What one step asks of the machine, operation by operation.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include "model/dtype.h"
+#include "model/ops/op_cost.h"
+
+namespace kvfathom {
+
+/// The one name that ties a model's work, the kernels and the calibration: a folder of kernels/
+/// each, but for the collectives, of which only published figures are known.
+enum class OpKind : std::uint8_t {
+  gemm,
+  moe_ffn,
+  decode_attention,
+  prefill_attention,
+  mla_decode,
+  index_scores,
+  state_update,
+  value_reconstruction,
+  head_reconstruction,
+  residual_recompute,
+  eviction_scores,
+  ridge_refine,
+  cache_write,
+  elementwise,
+  host_transfer,
+  file_read,
+  network_transfer,
+  peer_transfer,
+  all_reduce,
+  all_to_all,
+};
+
+inline constexpr std::array<std::string_view, 20> kOpKindNames{"gemm",
+                                                               "moe_ffn",
+                                                               "decode_attention",
+                                                               "prefill_attention",
+                                                               "mla_decode",
+                                                               "index_scores",
+                                                               "state_update",
+                                                               "value_reconstruction",
+                                                               "head_reconstruction",
+                                                               "residual_recompute",
+                                                               "eviction_scores",
+                                                               "ridge_refine",
+                                                               "cache_write",
+                                                               "elementwise",
+                                                               "host_transfer",
+                                                               "file_read",
+                                                               "network_transfer",
+                                                               "peer_transfer",
+                                                               "all_reduce",
+                                                               "all_to_all"};
+
+[[nodiscard]] constexpr std::string_view name(OpKind kind) {
+  return kOpKindNames.at(static_cast<std::size_t>(kind));
+}
+
+/// What an operation's efficiency depends on, besides its size: one law is fitted for each.
+struct OpClass {
+  OpKind kind = OpKind::gemm;
+  DType format = DType::bf16;     ///< of the weights or the cache that it reads
+  std::int64_t head_dim = 0;      ///< attention: of one query; 0 elsewhere
+  std::int64_t heads_per_kv = 0;  ///< attention: queries that share a KV head; collectives: ranks
+  friend bool operator==(const OpClass&, const OpClass&) = default;
+};
+
+/// One operation of a layer, and how many equal layers have it.
+struct Op {
+  OpClass op_class;
+  std::string_view part;      ///< "q k v", "attention", "experts", "output head", ...
+  OpCost cost;                ///< of one of them
+  std::int64_t n_blocks = 1;  ///< independent pieces of work: KV heads x sequences, tiles
+  std::int64_t n_times = 1;   ///< equal layers
+  Bytes weights = {};         ///< of what it reads, the model's own weights
+  Bytes cache = {};           ///< of what it reads, cached K and V, latents, X or states
+  bool on_host = false;       ///< runs on the CPU: experts kept there
+};
+
+}  // namespace kvfathom

@@ -1,0 +1,181 @@
+// Projections and feed-forwards of a step.
+#include <algorithm>
+#include <array>
+
+#include "model/latency/emit.h"
+#include "model/ops/elementwise.h"
+#include "model/ops/gemm.h"
+#include "model/ops/moe_ffn.h"
+
+namespace kvfathom::latency {
+namespace {
+
+constexpr std::int64_t kTile = 128;  // of rows and columns that one block computes
+
+std::int64_t tiles(std::int64_t m, std::int64_t n) {
+  return ((m + kTile - 1) / kTile) * ((n + kTile - 1) / kTile);
+}
+
+/// Products whose input is cut over the ranks, not their output.
+bool is_row_parallel(std::string_view part) {
+  constexpr std::array<std::string_view, 4> kParts{
+      "attention output", "down", "state output", "channel mix"};
+  return std::ranges::find(kParts, part) != kParts.end();
+}
+
+/// K and V heads are copied where there are fewer of them than ranks.
+std::int64_t qkv_rows(const MatrixWork& matrix, const Mixer& mixer, std::int64_t ranks) {
+  const auto* a = std::get_if<Attention>(&mixer);
+  if (a == nullptr || a->n_kv_heads >= ranks || matrix.part != "q k v") {
+    return (matrix.n_out + ranks - 1) / ranks;
+  }
+  const std::int64_t kv = a->n_kv_heads * (a->head_dim + (a->v_is_k ? 0 : a->v_head_dim));
+  return (matrix.n_out - kv) / ranks + kv / a->n_kv_heads;
+}
+
+/// A rank's share of a stacked or plain product.
+void emit_matrix(const Emit& emit, const MatrixWork& matrix, const Mixer& mixer) {
+  const std::int64_t ranks = matrix.replicated ? 1 : emit.settings.tensor_parallel;
+  const std::int64_t stack = matrix.n_stack > 1 ? (matrix.n_stack + ranks - 1) / ranks : 1;
+  GemmShape shape{.m = emit.tokens(), .n = matrix.n_out, .k = matrix.n_in, .weights = matrix.dtype};
+  const double share = 1.0 / static_cast<double>(ranks);
+  double weights_bytes = static_cast<double>(matrix.weights_bytes) * share;
+  if (matrix.n_stack == 1 && ranks > 1) {
+    if (is_row_parallel(matrix.part)) {
+      shape.k = (matrix.n_in + ranks - 1) / ranks;
+    } else {
+      shape.n = qkv_rows(matrix, mixer, ranks);
+      weights_bytes = static_cast<double>(matrix.weights_bytes) * static_cast<double>(shape.n) /
+                      static_cast<double>(matrix.n_out);
+    }
+  }
+  // Weights are counted as stored, so that a share of a quantised row need not be whole blocks.
+  GemmShape activations = shape;
+  activations.n = 0;
+  OpCost cost = static_cast<int>(stack) * gemm_cost(activations);
+  cost.launches = 1;
+  cost.read += Bytes(weights_bytes);
+  cost.written = Bytes(2.0 * static_cast<double>(stack * shape.m * shape.n));
+  cost.flops =
+      Flops(2.0 * static_cast<double>(stack * shape.m * shape.n) * static_cast<double>(shape.k));
+  emit.add({.op_class = {.kind = OpKind::gemm, .format = matrix.dtype},
+            .part = matrix.part,
+            .cost = cost,
+            .n_blocks = stack * tiles(shape.m, shape.n),
+            .weights = Bytes(weights_bytes)});
+}
+
+OpCost scaled(const OpCost& cost, double factor) {
+  return {factor * cost.read, factor * cost.written, factor * cost.flops, cost.launches};
+}
+
+void emit_experts(const Emit& emit, const LayerWork& layer) {
+  const ExpertWork& experts = *layer.experts;
+  const double active = expected_active_experts(emit.tokens(), experts.n_experts, experts.n_chosen);
+  const OpCost whole =
+      moe_ffn_cost({.n_tokens = emit.tokens(),
+                    .hidden_size = experts.hidden_size,
+                    .intermediate_size = experts.intermediate_size,
+                    .n_experts = experts.n_experts,
+                    .n_chosen = experts.n_chosen,
+                    .n_active_experts = active,
+                    .weights = experts.dtype,
+                    .gated = experts.gated,
+                    .bytes_per_expert = experts.weights_bytes / experts.n_experts});
+  const std::int64_t ranks = std::max(emit.settings.tensor_parallel, emit.settings.expert_parallel);
+  const double share = 1.0 / static_cast<double>(ranks);
+  const Bytes weights(active * share * static_cast<double>(experts.weights_bytes) /
+                      static_cast<double>(experts.n_experts));
+  Op op{.op_class = {.kind = OpKind::moe_ffn, .format = experts.dtype},
+        .part = "experts",
+        .cost = scaled(whole, share),
+        .n_blocks = tiles(emit.tokens() * experts.n_chosen, 2 * experts.intermediate_size),
+        .weights = weights};
+  const std::int64_t on_host = layer.n_host_experts;
+  if (layer.n_layers > on_host) {
+    emit.add(op).n_times = emit.n_layers - on_host;
+  }
+  if (on_host > 0) {
+    op.on_host = true;
+    emit.add(op).n_times = on_host;
+  }
+}
+
+/// Norms, residual additions and activations, one entry for a layer.
+void emit_between(const Emit& emit, const LayerWork& layer) {
+  const std::int64_t tokens = emit.tokens();
+  const RmsNormShape norm{.n_rows = tokens, .n_columns = emit.hidden_size, .adds_residual = true};
+  OpCost cost{.launches = 0};
+  for (const bool there : {layer.layer.pre_mixer_norm,
+                           layer.layer.post_mixer_norm,
+                           layer.layer.pre_feed_forward_norm,
+                           layer.layer.post_feed_forward_norm}) {
+    cost = there ? cost + rms_norm_cost(norm) : cost;
+  }
+  if (const auto* dense = std::get_if<DenseFeedForward>(&layer.layer.feed_forward)) {
+    cost = cost + gated_activation_cost({.n_rows = tokens,
+                                         .n_columns = emit.share(dense->intermediate_size),
+                                         .gated = dense->gated});
+  }
+  if (cost.launches > 0) {
+    emit.add({.op_class = {.kind = OpKind::elementwise},
+              .part = "norms and activations",
+              .cost = cost,
+              .n_blocks = tokens});
+  }
+}
+
+/// What the ranks tell each other: the sum of the mixer's output and that of the feed-forward;
+/// under expert parallelism tokens go to their experts' ranks and back instead.
+void emit_collectives(const Emit& emit, const LayerWork& layer) {
+  const double row_bytes = 2.0 * static_cast<double>(emit.hidden_size);
+  const Bytes message(static_cast<double>(emit.tokens()) * row_bytes);
+  const LatencySettings& s = emit.settings;
+  const bool routed = layer.experts && s.expert_parallel > 1;
+  if (s.tensor_parallel > 1) {
+    const bool one_sum = layer.layer.parallel_residual || routed;
+    Op op{.op_class = {.kind = OpKind::all_reduce, .heads_per_kv = s.tensor_parallel},
+          .part = "sum over ranks",
+          .cost = {.read = message, .written = message}};
+    op.n_times = one_sum ? 1 : 2;
+    emit.add(op);
+  }
+  if (routed) {
+    const auto copies = static_cast<double>(std::min(layer.experts->n_chosen, s.expert_parallel));
+    const Bytes sent = message * (copies / static_cast<double>(s.expert_parallel));
+    Op op{.op_class = {.kind = OpKind::all_to_all, .heads_per_kv = s.expert_parallel},
+          .part = "tokens to experts and back",
+          .cost = {.read = sent, .written = sent}};
+    op.n_times = 2;
+    emit.add(op);
+  }
+}
+
+}  // namespace
+
+void emit_products(const Emit& emit, const LayerWork& layer) {
+  for (const MatrixWork& matrix : layer.matrices) {
+    emit_matrix(emit, matrix, layer.layer.mixer);
+  }
+  if (layer.experts) {
+    emit_experts(emit, layer);
+  }
+  emit_between(emit, layer);
+  emit_collectives(emit, layer);
+}
+
+void emit_layer_again(const Emit& emit, const LayerWork& layer, std::int64_t n_tokens) {
+  const StepShape again{
+      .phase = Phase::prefill, .n_sequences = emit.step.n_sequences, .n_new_tokens = n_tokens};
+  const std::size_t first = emit.ops.size();
+  const Emit prompt{emit.settings, again, emit.hidden_size, emit.n_layers, emit.ops};
+  emit_products(prompt, layer);
+  if (const auto* attention = std::get_if<Attention>(&layer.layer.mixer)) {
+    emit_prefill_attention(prompt, *attention);
+  }
+  for (std::size_t i = first; i < emit.ops.size(); ++i) {
+    emit.ops[i].part = "earlier layers again";
+  }
+}
+
+}  // namespace kvfathom::latency

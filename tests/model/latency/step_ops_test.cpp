@@ -1,0 +1,229 @@
+// The operations of a step against figures that are known of the models: bytes of weights, FLOPs
+// per token, bytes of cache per token.
+#include "model/latency/step_ops.h"
+
+#include <algorithm>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "model/architecture/tensor_inventory.h"
+#include "model/cache/request_text.h"
+#include "model/error.h"
+#include "model/io/inspect_json.h"
+
+namespace kvfathom {
+namespace {
+
+ModelSpec catalog(const std::string& id) {
+  ModelSpec model = read_inspect(std::string(KVFATHOM_SOURCE_DIR) + "/data/models/" + id + ".json");
+  model.tensors = tensor_inventory(model);
+  return model;
+}
+
+struct Totals {
+  double weights = 0.0;
+  double cache = 0.0;
+  double flops = 0.0;
+};
+
+Totals totals(const std::vector<Op>& ops) {
+  Totals sum;
+  for (const Op& op : ops) {
+    const auto n = static_cast<double>(op.n_times);
+    sum.weights += n * op.weights.value();
+    sum.cache += n * op.cache.value();
+    sum.flops += n * op.cost.flops.value();
+  }
+  return sum;
+}
+
+Totals step(const ModelSpec& model, const StepShape& shape, const LatencySettings& settings = {}) {
+  std::vector<Op> ops;
+  StepOps(model, settings).emit(shape, ops);
+  return totals(ops);
+}
+
+const Op& op_of(const std::vector<Op>& ops, std::string_view part) {
+  return *std::ranges::find(ops, part, &Op::part);
+}
+
+// Llama-3.1-8B has 8.03 B parameters (model card), of which the embedding's 128256 x 4096 is looked
+// up and not multiplied: 7.505 B in 16 bits.
+TEST(StepOps, DecodeReadsEveryWeightOfADenseModelOnce) {
+  const Totals sum = step(catalog("llama-3.1-8b"), {.n_cached_tokens = 0});
+  EXPECT_NEAR(sum.weights, 2.0 * (8.030e9 - 128256.0 * 4096.0), 0.002e9);
+}
+
+// 2 kv_heads head_dim 2 B x 32 layers = 131072 B a token (schemes.md: 128 KiB).
+TEST(StepOps, DecodeReadsTheCacheOfEveryToken) {
+  const ModelSpec model = catalog("llama-3.1-8b");
+  const double small = step(model, {.n_cached_tokens = 9'999}).cache;
+  const double large = step(model, {.n_cached_tokens = 19'999}).cache;
+  EXPECT_EQ(large - small, 10'000.0 * 131'072.0);
+}
+
+// A latent layer reads 576 values a token, for all heads: 47 layers of GLM-4.7-Flash, 54,144 B.
+TEST(StepOps, LatentLayersReadTheLatentAlone) {
+  const ModelSpec model = catalog("glm-4.7-flash");
+  const double small = step(model, {.n_cached_tokens = 999}).cache;
+  const double large = step(model, {.n_cached_tokens = 1'999}).cache;
+  EXPECT_EQ(large - small, 1000.0 * 47.0 * 576.0 * 2.0);
+  LatencySettings with_v;
+  with_v.scheme = CacheScheme::mla_with_v;
+  const double copied = step(model, {.n_cached_tokens = 1'999}, with_v).cache -
+                        step(model, {.n_cached_tokens = 999}, with_v).cache;
+  EXPECT_EQ(copied, 1000.0 * 47.0 * (576.0 + 512.0) * 2.0);
+}
+
+// Beyond top_k = 2048 tokens DeepSeek-V3.2 reads no more latents, only 132 B of indexer keys a
+// token and layer (128 of E4M3 and a float of scale).
+TEST(StepOps, SparseAttentionReadsTheChosenLatentsAndAllIndexKeys) {
+  const ModelSpec model = catalog("deepseek-v3.2");
+  const double small = step(model, {.n_cached_tokens = 9'999}).cache;
+  const double large = step(model, {.n_cached_tokens = 10'999}).cache;
+  EXPECT_NEAR(large - small, 1000.0 * 61.0 * 132.0, 1.0);
+}
+
+// A prompt costs 2 FLOPs a parameter and token, besides attention: 7.505 B x 2048 x 2 = 30.7 T less
+// the logits of all tokens but the last; attention 4 x pairs x heads x head_dim.
+TEST(StepOps, PromptFlopsAreTwoPerWeightAndToken) {
+  const ModelSpec model = catalog("llama-3.1-8b");
+  const double n = 2048.0;
+  const double weights = 8.030e9 - 2.0 * 128256.0 * 4096.0;
+  const double pairs = 0.5 * n * (n + 1.0);
+  const double expected =
+      2.0 * weights * n + 2.0 * 128256.0 * 4096.0 + 32.0 * 4.0 * pairs * 32.0 * 128.0;
+  const Totals sum = step(model, {.phase = Phase::prefill, .n_new_tokens = 2048});
+  EXPECT_NEAR(sum.flops, expected, 0.002 * expected);
+}
+
+// Chunks of a prompt add up to its attention.
+TEST(StepOps, ChunksOfAPromptSeeWhatTheWholeSees) {
+  const ModelSpec model = catalog("qwen3-8b");
+  std::vector<Op> ops;
+  const StepOps plan(model, {});
+  double chunked = 0.0;
+  for (const std::int64_t cached : {0, 512, 1024, 1536}) {
+    plan.emit({.phase = Phase::prefill, .n_new_tokens = 512, .n_cached_tokens = cached}, ops);
+    chunked += op_of(ops, "attention").cost.flops.value();
+  }
+  plan.emit({.phase = Phase::prefill, .n_new_tokens = 2048}, ops);
+  EXPECT_DOUBLE_EQ(chunked, op_of(ops, "attention").cost.flops.value());
+}
+
+// 128 experts, 8 of them a token: a batch of one reads 8, one of 64 about 128 (1 - (15/16)^64) =
+// 125.9 of them.
+TEST(StepOps, ABatchReadsTheExpertsThatItChooses) {
+  const ModelSpec model = catalog("qwen3-30b-a3b");
+  std::vector<Op> ops;
+  const StepOps plan(model, {});
+  plan.emit({.n_sequences = 1}, ops);
+  const double one = op_of(ops, "experts").weights.value();
+  plan.emit({.n_sequences = 64}, ops);
+  EXPECT_DOUBLE_EQ(one, 8.0 * 3.0 * 2048.0 * 768.0 * 2.0);
+  EXPECT_NEAR(op_of(ops, "experts").weights.value() / one, 125.94 / 8.0, 0.01);
+}
+
+// Mamba-2 2.7B keeps 64 layers of 5120 x 128 floats (arXiv 2405.21060): read whole at every step,
+// however long the context.
+TEST(StepOps, StatesAreReadWholeWhateverTheContext) {
+  const ModelSpec model = catalog("mamba2-2.7b");
+  const double early = step(model, {.n_cached_tokens = 10}).cache;
+  const double late = step(model, {.n_cached_tokens = 100'000}).cache;
+  EXPECT_EQ(early, late);
+  EXPECT_GT(early, 64.0 * 5120.0 * 128.0 * 4.0);
+  EXPECT_LT(early, 1.1 * 64.0 * 5120.0 * 128.0 * 4.0);
+}
+
+TEST(StepOps, WindowsBoundWhatIsRead) {
+  const ModelSpec model = catalog("gemma-3-4b-it");  // 29 of 34 layers have a window of 1024
+  const double near = step(model, {.n_cached_tokens = 9'999}).cache;
+  const double far = step(model, {.n_cached_tokens = 10'999}).cache;
+  EXPECT_EQ(far - near, 1000.0 * 5.0 * 2.0 * 4.0 * 256.0 * 2.0);
+}
+
+// Half of the weights and of the KV heads on each of two ranks; the latents' projections and the
+// latent cache are on both.
+TEST(StepOps, RanksShareWeightsAndHeads) {
+  const ModelSpec model = catalog("llama-3.1-8b");
+  LatencySettings two;
+  two.tensor_parallel = 2;
+  const StepShape shape{.n_cached_tokens = 9'999};
+  EXPECT_NEAR(step(model, shape, two).weights, 0.5 * step(model, shape).weights, 1e6);
+  EXPECT_NEAR(step(model, shape, two).cache, 0.5 * step(model, shape).cache, 1e6);
+  std::vector<Op> ops;
+  StepOps(model, two).emit(shape, ops);
+  EXPECT_EQ(op_of(ops, "sum over ranks").n_times, 64);
+  LatencySettings sixteen;
+  sixteen.tensor_parallel = 16;  // 8 KV heads: every rank holds one
+  EXPECT_NEAR(step(model, shape, sixteen).cache, step(model, shape).cache / 8.0, 1e6);
+  LatencySettings three;
+  three.tensor_parallel = 3;
+  EXPECT_THROW(StepOps(model, three), InputError);
+}
+
+// A scheme that rebuilds at every step pays for every token: 4 hidden kv_width FLOPs a token and
+// layer beside the norm's.
+TEST(StepOps, ResidualsAreProjectedAgainForEveryToken) {
+  const ModelSpec model = catalog("llama-2-7b-hf");
+  LatencySettings residual;
+  residual.scheme = cache::parse_scheme("residual").request;
+  std::vector<Op> ops;
+  StepOps(model, residual).emit({.n_cached_tokens = 999}, ops);
+  const Op& rebuild = op_of(ops, "rebuild k v");
+  const double projection = 1000.0 * 4.0 * 4096.0 * 4096.0;
+  EXPECT_GT(rebuild.cost.flops.value(), projection);
+  EXPECT_LT(rebuild.cost.flops.value(), 1.01 * projection);
+  EXPECT_EQ(rebuild.n_times, 32);
+}
+
+// Token ids alone: the whole prompt again, at every step.
+TEST(StepOps, TokenIdsMeanAWholePromptAtEveryStep) {
+  const ModelSpec model = catalog("llama-2-7b-hf");
+  LatencySettings ids;
+  ids.scheme = cache::parse_scheme("residual:checkpoints=tokens").request;
+  const double decode = step(model, {.n_cached_tokens = 1023}, ids).flops;
+  const double prompt = step(model, {.phase = Phase::prefill, .n_new_tokens = 1024}).flops;
+  EXPECT_NEAR(decode, prompt, 0.01 * prompt);
+}
+
+// Three quarters of the cache come over the link.
+TEST(StepOps, OffloadedCacheIsFetchedAtEveryStep) {
+  const ModelSpec model = catalog("llama-3.1-8b");
+  LatencySettings offloaded;
+  offloaded.offload.emplace();
+  std::vector<Op> ops;
+  StepOps(model, offloaded).emit({.n_cached_tokens = 8191}, ops);
+  const Op& fetch = op_of(ops, "fetch cache");
+  EXPECT_EQ(fetch.op_class.kind, OpKind::host_transfer);
+  EXPECT_NEAR(fetch.cost.read.value(), 0.75 * 8192.0 * 4096.0, 1.0);
+}
+
+TEST(StepOps, ExpertsOnTheHostAreMarked) {
+  const ModelSpec model = catalog("qwen3-30b-a3b");
+  LatencySettings settings;
+  settings.n_host_expert_layers = 10;
+  std::vector<Op> ops;
+  StepOps(model, settings).emit({}, ops);
+  std::int64_t on_host = 0;
+  std::int64_t on_gpu = 0;
+  for (const Op& op : ops) {
+    on_host += op.on_host ? op.n_times : 0;
+    on_gpu += op.part == "experts" && !op.on_host ? op.n_times : 0;
+  }
+  EXPECT_EQ(on_host, 10);
+  EXPECT_EQ(on_gpu, 38);
+}
+
+// Sequences of different length cost what they hold together.
+TEST(StepOps, RaggedBatchesCostTheirTokens) {
+  const ModelSpec model = catalog("llama-3.1-8b");
+  const std::vector<std::int64_t> lengths{1000, 3000};
+  const double ragged = step(model, {.n_sequences = 2, .ragged = lengths}).cache;
+  const double even = step(model, {.n_sequences = 2, .n_cached_tokens = 2000}).cache;
+  EXPECT_EQ(ragged, even);
+}
+
+}  // namespace
+}  // namespace kvfathom
