@@ -53,6 +53,16 @@ const Command kCommands[] = {
            ->group("Engine");
      },
      memory},
+    {"speed",
+     "prefill and decode speed by context and batch, what bounds each",
+     "kvfathom speed llama-3.1-8b --gpu h100-sxm --context 32768",
+     [](CLI::App& app, Options& options) {
+       add_model_options(app, options);
+       add_gpu_options(app, options);
+       add_engine_options(app, options);
+       add_speed_options(app, options);
+     },
+     speed},
     {"inspect",
      "what a model's file says: layers, cache per token, parameters",
      "kvfathom inspect glm-4.7-flash",

@@ -11,6 +11,7 @@ namespace kvfathom::cli {
 [[nodiscard]] int memory(const Options& options, Console& console);
 [[nodiscard]] int inspect(const Options& options, Console& console);
 [[nodiscard]] int list(const Options& options, Console& console);
+[[nodiscard]] int speed(const Options& options, Console& console);
 [[nodiscard]] int validate(const Options& options, Console& console);
 
 }  // namespace kvfathom::cli

@@ -196,6 +196,11 @@ Machine read_machine(const GpuOptions& options) {
         machine.host_shares_memory || (!host_only && device.unified_memory);
   }
   add_host(options, machine);
+  if (options.host_bandwidth) {
+    machine.host.emplace();
+    machine.host->name = "host";
+    machine.host->bandwidth = parse_bandwidth(*options.host_bandwidth, "--host-bandwidth");
+  }
   return machine;
 }
 

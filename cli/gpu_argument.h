@@ -1,6 +1,7 @@
 // The GPU that a command was given: a catalog name, this machine, a hardware file, or a size.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ struct Machine {
   std::vector<Capacity> capacities;
   std::int64_t reserve_bytes = 0;
   bool host_shares_memory = false;
+  std::optional<HardwareSpec> host;  ///< CPU and memory beside the GPUs, where something is known
 
   /// What each GPU holds, where they differ: layers are split by it. Empty where they do not.
   [[nodiscard]] std::vector<std::int64_t> uneven_memory() const;

@@ -42,6 +42,17 @@ void add_gpu_options(CLI::App& command, Options& options) {
   add("--host-memory", gpu.host_memory, "SIZE", "memory of the host beside the GPUs");
 }
 
+void add_speed_options(CLI::App& command, Options& options) {
+  command
+      .add_option("--host-bandwidth",
+                  options.gpu.host_bandwidth,
+                  "memory bandwidth of the host, for experts that stay there (80GB/s)")
+      ->type_name("RATE")
+      ->group("Machine");
+  command.add_flag("--energy", options.energy, "joules per token, from the GPUs' TDP")
+      ->group("Machine");
+}
+
 void add_engine_options(CLI::App& command, Options& options) {
   EngineOptions& engine = options.engine;
   const auto add = [&](const char* name, Text& target, const char* type, const char* help) {

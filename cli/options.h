@@ -30,6 +30,7 @@ struct GpuOptions {
   Text bandwidth;
   Text reserve;
   Text host_memory;
+  Text host_bandwidth;
 };
 
 /// What is asked of the engine.
@@ -71,6 +72,7 @@ struct Options {
   EngineOptions engine;
   bool beyond_trained = false;
   bool users = false;
+  bool energy = false;
   std::string list_what;
   Text truth;
 };
@@ -79,5 +81,6 @@ void add_output_options(CLI::App& command, Options& options);
 void add_model_options(CLI::App& command, Options& options);
 void add_gpu_options(CLI::App& command, Options& options);
 void add_engine_options(CLI::App& command, Options& options);
+void add_speed_options(CLI::App& command, Options& options);
 
 }  // namespace kvfathom::cli

@@ -327,6 +327,12 @@ INSTANTIATE_TEST_SUITE_P(
     Goldens,
     ::testing::Values(
         Golden{"fit-glm-4.7-flash", "fit glm-4.7-flash --gpu rtx-4090 --weights q4_k_m"},
+        Golden{"speed", "speed llama-3.1-8b --gpu h100-sxm --engine vllm --energy"},
+        Golden{"speed-host-experts",
+               "speed qwen3-30b-a3b --weights q4_k_m --gpu rtx-4090 --cpu-moe-layers 20 "
+               "--host-bandwidth 80GB/s"},
+        Golden{"speed-schemes",
+               "speed llama-2-7b-hf --gpu h100-sxm --engine ideal --scheme all"},
         Golden{"fit-ideal", "fit glm-4.7-flash --gpu rtx-4090 --weights q4_k_m --engine ideal"},
         Golden{"fit-too-large", "fit glm-4.7-flash --gpu rtx-4090"},
         Golden{"fit-users",

@@ -1,0 +1,227 @@
+// kvfathom speed: how long a prompt and a token take, and what they wait for.
+#include "cli/speed.h"
+
+#include <algorithm>
+
+#include "cli/commands.h"
+#include "cli/format.h"
+#include "cli/json_writer.h"
+#include "cli/speed_plan.h"
+#include "cli/values.h"
+#include "model/error.h"
+#include "model/latency/datasheet_laws.h"
+
+namespace kvfathom::cli {
+namespace {
+
+constexpr std::int64_t kMostContext = std::int64_t{1} << 32;
+constexpr std::int64_t kDefaultContext = 32768;  // of models that name no trained length
+constexpr std::int64_t kLargestBatch = 256;
+
+std::int64_t context_of(const Query& query, const Options& options) {
+  if (options.engine.context) {
+    return parse_count("--context", *options.engine.context, 1, kMostContext);
+  }
+  const std::int64_t trained = query.model.spec.trained_context_tokens;
+  return trained > 0 ? trained : kDefaultContext;
+}
+
+/// Four to the power of n, from 1024 on, and the context itself.
+std::vector<std::int64_t> contexts_up_to(std::int64_t context_tokens) {
+  constexpr std::int64_t kFirst = 1024;
+  constexpr std::int64_t kStep = 4;
+  std::vector<std::int64_t> contexts;
+  for (std::int64_t tokens = kFirst; tokens < context_tokens; tokens *= kStep) {
+    contexts.push_back(tokens);
+  }
+  contexts.push_back(context_tokens);
+  return contexts;
+}
+
+SpeedPoint point_of(SpeedPlan& plan, Phase phase, std::int64_t context, std::int64_t sequences) {
+  SpeedPoint point{.phase = phase, .context_tokens = context, .sequences = sequences};
+  point.step = phase == Phase::prefill ? plan.generation().prompt(context, 0, 1, true)
+                                       : plan.decode(context, sequences, true);
+  for (const OpTime& one : point.step.ops) {
+    point.ops.push_back({plan.generation().ops()[one.op], one.time, one.bound});
+  }
+  return point;
+}
+
+/// Whether the engine's memory holds it; a machine without a capacity holds everything.
+bool fits_memory(const Query& query,
+                 const CacheCase& cache_case,
+                 std::int64_t context,
+                 std::int64_t sequences) {
+  EngineSettings settings = query.settings;
+  settings.sequences = sequences;
+  try {
+    const auto plan = plan_of(query, cache_case, settings);
+    return fits(plan->evaluate(context).ledger, query.machine.capacities);
+  } catch (const InputError&) {
+    return false;  // more sequences than the engine takes
+  }
+}
+
+SpeedCase priced(const Query& query, const CacheCase& cache_case, const SpeedAnswer& answer) {
+  SpeedPlan plan(query, cache_case);
+  SpeedCase result{.cache_case = cache_case,
+                   .label = label_of(query, cache_case, *plan_of(query, cache_case))};
+  for (const std::int64_t context : contexts_up_to(answer.context_tokens)) {
+    const bool fit = fits_memory(query, cache_case, context, answer.sequences);
+    if (answer.prompts) {
+      result.by_context.push_back(point_of(plan, Phase::prefill, context, 1));
+      result.by_context.back().fits = fit;
+    }
+    result.by_context.push_back(point_of(plan, Phase::decode, context, answer.sequences));
+    result.by_context.back().fits = fit;
+  }
+  for (std::int64_t batch = 1; batch <= kLargestBatch; batch *= 2) {
+    result.by_batch.push_back(point_of(plan, Phase::decode, answer.context_tokens, batch));
+    result.by_batch.back().fits = fits_memory(query, cache_case, answer.context_tokens, batch);
+    if (!result.by_batch.back().fits) {
+      break;
+    }
+  }
+  result.laws = plan.laws_sentence();
+  return result;
+}
+
+/// The shortest context from which on this case's step is quicker than the other's: a step's time
+/// has no jumps of sign but one in practice, and every power of two is looked at.
+std::optional<std::int64_t> pays_from(SpeedPlan& one,
+                                      SpeedPlan& other,
+                                      std::int64_t sequences,
+                                      std::int64_t limit_tokens) {
+  const auto quicker = [&](std::int64_t tokens) {
+    return one.decode(tokens, sequences, false).time_s.value <
+           other.decode(tokens, sequences, false).time_s.value;
+  };
+  if (!quicker(limit_tokens)) {
+    return std::nullopt;
+  }
+  std::int64_t low = limit_tokens;
+  while (low > 1 && quicker(low / 2)) {
+    low /= 2;
+  }
+  if (low <= 1) {
+    return 0;
+  }
+  std::int64_t slower = low / 2;
+  while (low - slower > 1) {
+    const std::int64_t middle = slower + (low - slower) / 2;
+    (quicker(middle) ? low : slower) = middle;
+  }
+  return low;
+}
+
+void compare_with_first(const Query& query, SpeedAnswer& answer) {
+  SpeedPlan first(query, answer.cases.front().cache_case);
+  for (std::size_t i = 1; i < answer.cases.size(); ++i) {
+    SpeedPlan plan(query, answer.cases[i].cache_case);
+    answer.cases[i].pays_from_tokens =
+        pays_from(plan, first, answer.sequences, answer.context_tokens);
+  }
+}
+
+/// One case, unless schemes were named: `all` compares.
+std::vector<CacheCase> speed_cases(const Query& query, const Options& options) {
+  if (options.engine.schemes.empty()) {
+    return {single_case(query, options)};
+  }
+  std::vector<CacheCase> cases = fit_cases(query, options);
+  const CacheCase native{.k = cases.front().k, .v = cases.front().v};
+  if (std::find(cases.begin(), cases.end(), native) == cases.end()) {
+    cases.insert(cases.begin(), native);  // what the others are compared with
+  }
+  return cases;
+}
+
+Json estimate_json(const Estimate& e) {
+  return {{"value", e.value}, {"low", e.low}, {"high", e.high}, {"provenance", name(e.provenance)}};
+}
+
+Json point_json(const SpeedPoint& point, const SpeedCase& one, const SpeedAnswer& answer) {
+  const Estimate& time = point.step.time_s;
+  const double tokens = point.tokens();
+  Json ops = Json::array();
+  for (const SpeedOp& op : point.ops) {
+    ops.push_back({{"kind", name(op.op.op_class.kind)},
+                   {"part", op.op.part},
+                   {"layers", op.op.n_times},
+                   {"bytes", (op.op.cost.read + op.op.cost.written).value()},
+                   {"flops", op.op.cost.flops.value()},
+                   {"time_s", op.time.value()},
+                   {"bound_by", name(op.bound)}});
+  }
+  Json json{{"phase", point.phase == Phase::prefill ? "prefill" : "decode"},
+            {"scheme", one.label.spelling},
+            {"context_tokens", point.context_tokens},
+            {"batch", point.sequences},
+            {"time_s", estimate_json(time)},
+            {"tokens_per_s",
+             estimate_json(
+                 {tokens / time.value, tokens / time.high, tokens / time.low, time.provenance})},
+            {"bound_by", name(point.step.bound)},
+            {"fits", point.fits},
+            {"ops", std::move(ops)}};
+  if (answer.watts) {
+    json["energy_j_per_token"] = *answer.watts * time.value / tokens;
+  }
+  return json;
+}
+
+Json json_of(const Query& query, const SpeedAnswer& answer) {
+  Json json = document("speed");
+  json["model"] = model_json(query.model.spec);
+  json["gpu"] = {{"name", query.machine.name}, {"count", query.machine.n_gpus}};
+  json["engine"] = engine_json(query);
+  json["points"] = Json::array();
+  json["schemes"] = Json::array();
+  for (const SpeedCase& one : answer.cases) {
+    Json scheme{{"scheme", scheme_json(one.label)}, {"laws", one.laws}};
+    scheme["pays_from_tokens"] = one.pays_from_tokens ? Json(*one.pays_from_tokens) : Json(nullptr);
+    json["schemes"].push_back(std::move(scheme));
+    for (const auto* points : {&one.by_context, &one.by_batch}) {
+      for (const SpeedPoint& point : *points) {
+        json["points"].push_back(point_json(point, one, answer));
+      }
+    }
+  }
+  return json;
+}
+
+}  // namespace
+
+double SpeedPoint::tokens() const {
+  return static_cast<double>(phase == Phase::prefill ? context_tokens : sequences);
+}
+
+int speed(const Options& options, Console& console) {
+  const Query query = read_query(options);
+  if (query.machine.devices.empty()) {
+    throw InputError("--gpu", "missing", "give --gpu NAME, or --memory SIZE with --bandwidth");
+  }
+  const HardwareSpec& device = query.machine.devices.front();
+  SpeedAnswer answer{.context_tokens = context_of(query, options),
+                     .sequences = query.settings.sequences,
+                     .prompts = peak_rate(device, DType::bf16).has_value()};
+  if (options.energy) {
+    if (!device.tdp_w) {
+      throw InputError("--energy", "no TDP is known of " + device.name, "leave it out");
+    }
+    answer.watts = *device.tdp_w * std::max(1, query.machine.n_gpus);
+  }
+  for (const CacheCase& cache_case : speed_cases(query, options)) {
+    answer.cases.push_back(priced(query, cache_case, answer));
+  }
+  compare_with_first(query, answer);
+  if (console.json) {
+    print_json(console, json_of(query, answer));
+  } else {
+    print_speed(console, query, answer);
+  }
+  return 0;
+}
+
+}  // namespace kvfathom::cli

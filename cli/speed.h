@@ -1,0 +1,56 @@
+// The answers of `kvfathom speed`, and their table.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/console.h"
+#include "cli/options.h"
+#include "cli/query.h"
+#include "model/latency/step_ops.h"
+#include "model/latency/step_time.h"
+
+namespace kvfathom::cli {
+
+/// One operation of a point, all its layers together.
+struct SpeedOp {
+  Op op;
+  Seconds time;
+  BoundBy bound = BoundBy::launch;
+};
+
+/// A prompt, or a decode step, of some context and batch.
+struct SpeedPoint {
+  Phase phase = Phase::decode;
+  std::int64_t context_tokens = 0;  ///< prefill: of the prompt; decode: cached
+  std::int64_t sequences = 1;
+  StepTime step = {};
+  bool fits = true;  ///< the engine's memory at this context and batch
+  std::vector<SpeedOp> ops = {};
+  [[nodiscard]] double tokens() const;  ///< that the step yields
+};
+
+/// The points of one way to keep the cache.
+struct SpeedCase {
+  CacheCase cache_case;
+  SchemeLabel label;
+  std::vector<SpeedPoint> by_context = {};  ///< of the sequences asked for; prompt, then decode
+  std::vector<SpeedPoint> by_batch = {};    ///< decode, at the context asked for
+  /// The context from which a decode step is quicker than with the first case; 0: from the start.
+  std::optional<std::int64_t> pays_from_tokens = std::nullopt;
+  std::string laws = {};  ///< where the times come from, in a sentence
+};
+
+struct SpeedAnswer {
+  std::int64_t context_tokens = 0;
+  std::int64_t sequences = 1;
+  bool prompts = true;  ///< a peak rate is known, without which a prompt has no time
+  std::vector<SpeedCase> cases = {};
+  std::optional<double> watts = std::nullopt;  ///< of all GPUs, where energy was asked for
+};
+
+void print_speed(Console& console, const Query& query, const SpeedAnswer& answer);
+
+}  // namespace kvfathom::cli

@@ -1,0 +1,96 @@
+#include "cli/speed_plan.h"
+
+#include <algorithm>
+
+#include "model/error.h"
+#include "model/latency/datasheet_laws.h"
+
+namespace kvfathom::cli {
+namespace {
+
+constexpr std::int64_t kUbatchTokens = 512;      // llama.cpp n_ubatch
+constexpr std::int64_t kStepTokens = 2048;       // of engines that name none
+constexpr std::int64_t kLargeStepTokens = 8192;  // vLLM's default on GPUs of 70 GiB and more
+constexpr std::int64_t kLargeMemoryBytes = std::int64_t{70} << 30;
+
+bool is_llama_cpp(const Query& query) {
+  return query.engine->name == "llama.cpp";
+}
+
+std::int64_t chunk_tokens(const Query& query) {
+  const EngineSettings& s = query.settings;
+  if (is_llama_cpp(query)) {
+    return s.ubatch_tokens.value_or(kUbatchTokens);
+  }
+  const bool large = s.device_memory_bytes >= kLargeMemoryBytes;
+  return s.max_batched_tokens.value_or(large ? kLargeStepTokens : kStepTokens);
+}
+
+LatencySettings latency_settings(const Query& query, const CacheCase& cache_case) {
+  const EngineSettings& s = query.settings;
+  LatencySettings settings{.scheme = request_of(cache_case),
+                           .offload = cache_case.offload,
+                           .cache_type_k = cache_case.k,
+                           .cache_type_v = cache_case.v,
+                           .tensor_parallel = s.tensor_parallel,
+                           .pipeline_parallel = s.pipeline_parallel,
+                           .expert_parallel = s.expert_parallel,
+                           .n_host_expert_layers = s.cpu_moe_layers,
+                           .absorbed_prefill = is_llama_cpp(query)};
+  if (is_llama_cpp(query) && query.machine.n_gpus > 1) {
+    settings.pipeline_parallel = query.machine.n_gpus;  // layers are split
+  }
+  return settings;
+}
+
+}  // namespace
+
+std::unique_ptr<LawSource> laws_of(const Query& query) {
+  if (query.machine.devices.empty()) {
+    throw InputError("--gpu", "missing", "give --gpu NAME, or --memory with --bandwidth");
+  }
+  return std::make_unique<DatasheetLaws>(query.machine.devices.front(), query.machine.host);
+}
+
+SpeedPlan::SpeedPlan(const Query& query, const CacheCase& cache_case)
+    : laws_(laws_of(query)),
+      n_gpus_(std::max(1, query.machine.n_gpus)),
+      replicas_(query.settings.data_parallel) {
+  if (query.settings.gpu_layers && *query.settings.gpu_layers <= n_layers(query.model.spec)) {
+    throw Unsupported("--gpu-layers",
+                      "whole layers on the host: no law is known for them",
+                      "keep attention on the GPU: --cpu-moe-layers N");
+  }
+  steps_ = std::make_unique<StepOps>(query.model.spec, latency_settings(query, cache_case));
+  generation_ = std::make_unique<Generation>(*steps_, *laws_, chunk_tokens(query));
+}
+
+StepTime SpeedPlan::decode(std::int64_t context_tokens, std::int64_t sequences, bool details) {
+  const std::int64_t of_replica = (sequences + replicas_ - 1) / replicas_;
+  return generation_->decode(context_tokens - 1, of_replica, details);
+}
+
+std::string SpeedPlan::laws_sentence() const {
+  std::vector<std::string> origins;
+  for (const PricedClass& one : generation_->pricer().classes()) {
+    std::string origin(one.origin);
+    if (std::find(origins.begin(), origins.end(), origin) == origins.end()) {
+      origins.push_back(std::move(origin));
+    }
+  }
+  std::string text;
+  for (const std::string& origin : origins) {
+    std::string kinds;
+    for (const PricedClass& one : generation_->pricer().classes()) {
+      const std::string kind(name(one.op_class.kind));
+      if (one.origin == origin && kinds.find(kind) == std::string::npos) {
+        kinds += (kinds.empty() ? "" : ", ") + kind;
+      }
+    }
+    text += (text.empty() ? "Times: " : "; ") + origin;
+    text += origins.size() > 1 ? " (" + kinds + ")" : "";
+  }
+  return text + ".";
+}
+
+}  // namespace kvfathom::cli

@@ -1,0 +1,40 @@
+// What `speed` prices: a query's model as steps, on its machine, by the laws that are known of it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cli/query.h"
+#include "model/latency/generation.h"
+
+namespace kvfathom::cli {
+
+/// The operations of one case, and how to price them.
+class SpeedPlan {
+ public:
+  /// Unsupported where the placement is not modelled; InputError where the machine says too little.
+  SpeedPlan(const Query& query, const CacheCase& cache_case);
+
+  [[nodiscard]] Generation& generation() { return *generation_; }
+  [[nodiscard]] std::int64_t n_gpus() const { return n_gpus_; }
+  [[nodiscard]] std::int64_t replicas() const { return replicas_; }
+
+  /// One new token of each sequence, spread over the replicas; whether all of it fits is the
+  /// ledger's matter.
+  [[nodiscard]] StepTime decode(std::int64_t context_tokens, std::int64_t sequences, bool details);
+
+  /// Where the laws of what was priced so far come from.
+  [[nodiscard]] std::string laws_sentence() const;
+
+ private:
+  std::unique_ptr<LawSource> laws_;
+  std::unique_ptr<StepOps> steps_;
+  std::unique_ptr<Generation> generation_;
+  std::int64_t n_gpus_ = 1;
+  std::int64_t replicas_ = 1;
+};
+
+/// The laws of the query's machine under its engine, the best that is known first.
+[[nodiscard]] std::unique_ptr<LawSource> laws_of(const Query& query);
+
+}  // namespace kvfathom::cli

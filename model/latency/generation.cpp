@@ -1,0 +1,75 @@
+#include "model/latency/generation.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace kvfathom {
+namespace {
+
+/// Chunks share their laws, so their errors add up as one.
+void add_chunk(StepTime& sum, const StepTime& chunk) {
+  sum.time_s.value += chunk.time_s.value;
+  sum.time_s.low += chunk.time_s.low;
+  sum.time_s.high += chunk.time_s.high;
+  sum.time_s.provenance = worst(sum.time_s.provenance, chunk.time_s.provenance);
+  for (const OpTime& one : chunk.ops) {
+    const auto same = std::ranges::find(sum.ops, one.op, &OpTime::op);
+    if (same == sum.ops.end()) {
+      sum.ops.push_back(one);
+    } else {
+      same->time += one.time;
+      same->bound = one.bound;
+    }
+  }
+}
+
+}  // namespace
+
+Generation::Generation(const StepOps& steps, const LawSource& laws, std::int64_t chunk_tokens)
+    : steps_(&steps), pricer_(laws), chunk_tokens_(chunk_tokens) {}
+
+StepTime Generation::prompt(std::int64_t n_tokens,
+                            std::int64_t n_cached_tokens,
+                            std::int64_t n_sequences,
+                            bool details) {
+  StepTime sum;
+  sum.time_s.provenance = Provenance::exact;
+  double longest_s = 0.0;
+  std::vector<Op> all;
+  for (std::int64_t done = 0; done < n_tokens; done += chunk_tokens_) {
+    const StepShape step{.phase = Phase::prefill,
+                         .n_sequences = n_sequences,
+                         .n_new_tokens = std::min(chunk_tokens_, n_tokens - done),
+                         .n_cached_tokens = n_cached_tokens + done};
+    steps_->emit(step, ops_);
+    const StepTime chunk = pricer_.price(ops_, steps_->n_layers(), details);
+    add_chunk(sum, chunk);
+    if (chunk.time_s.value > longest_s) {
+      longest_s = chunk.time_s.value;
+      sum.bound = chunk.bound;
+    }
+    if (details && all.empty()) {
+      all = ops_;
+    } else if (details) {
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        all[i].cost = all[i].cost + ops_[i].cost;
+      }
+    }
+  }
+  if (details) {
+    ops_ = std::move(all);
+  }
+  return sum;
+}
+
+StepTime Generation::decode(std::int64_t n_cached_tokens, std::int64_t n_sequences, bool details) {
+  steps_->emit({.n_sequences = n_sequences, .n_cached_tokens = n_cached_tokens}, ops_);
+  return pricer_.price(ops_, steps_->n_layers(), details);
+}
+
+double expected_tokens(double acceptance, std::int64_t n_draft_tokens) {
+  const auto n = static_cast<double>(n_draft_tokens) + 1.0;
+  return acceptance >= 1.0 ? n : (1.0 - std::pow(acceptance, n)) / (1.0 - acceptance);
+}
+
+}  // namespace kvfathom

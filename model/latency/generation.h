@@ -1,0 +1,46 @@
+// Steps put together: a prompt in chunks, a token for every sequence.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/latency/step_ops.h"
+#include "model/latency/step_time.h"
+
+namespace kvfathom {
+
+/// Prices prompts and decode steps of one model on one machine.
+class Generation {
+ public:
+  /// A prompt is processed `chunk_tokens` at a time. Both references must outlive this.
+  Generation(const StepOps& steps, const LawSource& laws, std::int64_t chunk_tokens);
+
+  /// `n_tokens` of each of `n_sequences` prompts behind `n_cached_tokens` that are there already,
+  /// until the first new token of each is known. The operations listed are those of all chunks.
+  [[nodiscard]] StepTime prompt(std::int64_t n_tokens,
+                                std::int64_t n_cached_tokens = 0,
+                                std::int64_t n_sequences = 1,
+                                bool details = false);
+
+  /// One new token of each of `n_sequences` that hold `n_cached_tokens` each.
+  [[nodiscard]] StepTime decode(std::int64_t n_cached_tokens,
+                                std::int64_t n_sequences = 1,
+                                bool details = false);
+
+  /// What the last call with details priced; OpTime::op counts into it.
+  [[nodiscard]] const std::vector<Op>& ops() const { return ops_; }
+  [[nodiscard]] const StepPricer& pricer() const { return pricer_; }
+
+ private:
+  const StepOps* steps_;
+  StepPricer pricer_;
+  std::int64_t chunk_tokens_;
+  std::vector<Op> ops_;
+};
+
+/// Tokens that one step of a draft of `n_draft_tokens` yields where each is accepted with
+/// probability `acceptance` and none behind the first that is not: (1 - a^(k+1)) / (1 - a)
+/// (Leviathan et al. 2022, arXiv 2211.17192, eq. 1).
+[[nodiscard]] double expected_tokens(double acceptance, std::int64_t n_draft_tokens);
+
+}  // namespace kvfathom

@@ -1,0 +1,110 @@
+// kvfathom speed: what its document says, and that it hangs together.
+#include <cmath>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/json_schema.h"
+#include "tests/cli/run_cli.h"
+
+namespace kvfathom::testing {
+namespace {
+
+using Json = nlohmann::json;
+namespace fs = std::filesystem;
+
+Json speed(const std::string& words) {
+  const Ran ran = run_cli("speed " + words + " --json");
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  Json document = Json::parse(ran.out);
+  const Json schema =
+      Json::parse(read_all(fs::path(KVFATHOM_SOURCE_DIR) / "data/schemas/speed.schema.json"));
+  EXPECT_EQ(schema_faults(document, schema), std::vector<std::string>{}) << words;
+  return document;
+}
+
+const Json& decode_point(const Json& document, std::int64_t context, std::int64_t batch) {
+  for (const Json& point : document.at("points")) {
+    if (point.at("phase") == "decode" && point.at("context_tokens") == context &&
+        point.at("batch") == batch) {
+      return point;
+    }
+  }
+  throw std::runtime_error("no such point");
+}
+
+TEST(Speed, PointsHangTogether) {
+  const Json document = speed("llama-3.1-8b --gpu h100-sxm --engine ideal --context 16384");
+  for (const Json& point : document.at("points")) {
+    const Json& time = point.at("time_s");
+    EXPECT_LE(time.at("low"), time.at("value"));
+    EXPECT_GE(time.at("high"), time.at("value"));
+    const double tokens =
+        point.at("phase") == "prefill" ? point.at("context_tokens") : point.at("batch");
+    const double rate = point.at("tokens_per_s").at("value");
+    EXPECT_NEAR(rate * static_cast<double>(time.at("value")), tokens, 1e-6 * tokens);
+    double sum = 0.0;
+    for (const Json& op : point.at("ops")) {
+      sum += static_cast<double>(op.at("time_s"));
+    }
+    EXPECT_LE(sum, time.at("value"));
+  }
+}
+
+TEST(Speed, ALongerContextIsNeverQuicker) {
+  const Json document = speed("qwen3-8b --gpu rtx-4090 --engine ideal --context 32768");
+  double before = 0.0;
+  for (const std::int64_t context : {1024, 4096, 16384, 32768}) {
+    const double now = decode_point(document, context, 1).at("time_s").at("value");
+    EXPECT_GT(now, before);
+    before = now;
+  }
+}
+
+TEST(Speed, TwiceTheGpusAreQuickerByLessThanTwice) {
+  const std::string words = "llama-3.1-70b --gpu h100-sxm --engine vllm --context 8192 ";
+  const double two =
+      decode_point(speed(words + "--tensor-parallel 2"), 8192, 1).at("time_s").at("value");
+  const double four =
+      decode_point(speed(words + "--tensor-parallel 4"), 8192, 1).at("time_s").at("value");
+  EXPECT_LT(four, two);
+  EXPECT_GT(2.0 * four, two);
+}
+
+TEST(Speed, EnergyIsThePowerForTheStep) {
+  const Json document = speed("llama-3.1-8b --gpu h100-sxm --engine ideal --context 4096 --energy");
+  const Json& point = decode_point(document, 4096, 4);
+  EXPECT_NEAR(point.at("energy_j_per_token"),
+              700.0 * static_cast<double>(point.at("time_s").at("value")) / 4.0,
+              1e-9);
+}
+
+TEST(Speed, WithoutAPeakRatePromptsHaveNoTime) {
+  const Json document =
+      speed("llama-3.1-8b --memory 40GiB --bandwidth 500GB/s --engine ideal --context 4096");
+  for (const Json& point : document.at("points")) {
+    EXPECT_EQ(point.at("phase"), "decode");
+  }
+  const Ran ran = run_cli("speed llama-3.1-8b --memory 40GiB --bandwidth 500GB/s --engine ideal");
+  EXPECT_NE(ran.out.find("prompts have no time"), std::string::npos);
+}
+
+TEST(Speed, RefusesWhatItCannotPrice) {
+  EXPECT_EQ(run_cli("speed llama-3.1-8b").status, 2);
+  EXPECT_EQ(run_cli("speed llama-3.1-8b --memory 40GiB --engine ideal").status, 2);
+  EXPECT_EQ(run_cli("speed llama-3.1-8b --weights q8_0 --gpu rtx-4090 --gpu-layers 10").status, 3);
+}
+
+TEST(Speed, SchemesAreComparedWithTheNativeOne) {
+  const Json document = speed(
+      "llama-2-7b-hf --gpu h100-sxm --engine ideal --context 4096 --scheme evict-streaming "
+      "--scheme residual");
+  const Json& schemes = document.at("schemes");
+  ASSERT_EQ(schemes.size(), 3U);
+  EXPECT_EQ(schemes.at(0).at("scheme").at("id"), "native");
+  EXPECT_GT(schemes.at(1).at("pays_from_tokens"), 0);
+  // Every token is projected again at every step: never quicker than reading K and V from HBM.
+  EXPECT_TRUE(schemes.at(2).at("pays_from_tokens").is_null());
+}
+
+}  // namespace
+}  // namespace kvfathom::testing
