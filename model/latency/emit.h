@@ -25,10 +25,15 @@ struct Emit {
   [[nodiscard]] std::int64_t share(std::int64_t n) const {
     return (n + settings.tensor_parallel - 1) / settings.tensor_parallel;
   }
-  Op& add(const Op& op) const {
+  /// `op.n_times` of it in every layer.
+  void add(Op op) const {
+    op.n_times *= n_layers;
     ops.push_back(op);
-    ops.back().n_times = op.n_times * n_layers;
-    return ops.back();
+  }
+  /// So many in all.
+  void add_in_all(Op op, std::int64_t n_times) const {
+    op.n_times = n_times;
+    ops.push_back(op);
   }
 };
 

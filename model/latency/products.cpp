@@ -93,11 +93,11 @@ void emit_experts(const Emit& emit, const LayerWork& layer) {
         .weights = weights};
   const std::int64_t on_host = layer.n_host_experts;
   if (layer.n_layers > on_host) {
-    emit.add(op).n_times = emit.n_layers - on_host;
+    emit.add_in_all(op, emit.n_layers - on_host);
   }
   if (on_host > 0) {
     op.on_host = true;
-    emit.add(op).n_times = on_host;
+    emit.add_in_all(op, on_host);
   }
 }
 
