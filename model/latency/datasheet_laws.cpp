@@ -101,8 +101,8 @@ std::optional<FlopsPerSecond> peak_rate(const HardwareSpec& device, DType format
   }
 }
 
-DatasheetLaws::DatasheetLaws(const HardwareSpec& device, std::optional<HardwareSpec> host)
-    : device_(device), host_(std::move(host)) {
+DatasheetLaws::DatasheetLaws(HardwareSpec device, std::optional<HardwareSpec> host)
+    : device_(std::move(device)), host_(std::move(host)) {
   if (device_.bandwidth.value() <= 0.0) {
     throw InputError("--bandwidth",
                      "not known of " + (device_.name.empty() ? "this device" : device_.name),

@@ -19,7 +19,7 @@ class DatasheetLaws final : public LawSource {
  public:
   /// `host`: the CPU and memory beside the device, for work that is left there; may be empty.
   /// InputError where the device's bandwidth is not known.
-  explicit DatasheetLaws(const HardwareSpec& device, std::optional<HardwareSpec> host = {});
+  explicit DatasheetLaws(HardwareSpec device, std::optional<HardwareSpec> host = {});
 
   [[nodiscard]] PricedClass law(const OpClass& op_class, bool on_host) const override;
   [[nodiscard]] EngineGaps gaps() const override;

@@ -101,7 +101,8 @@ void emit_latent_prompt(const Emit& emit, const LatentAttention& a) {
 /// A state's cost for the step's tokens: FLOPs for each, the state's bytes once a chunk.
 void emit_state(const Emit& emit, const OpCost& per_token, std::int64_t n_heads) {
   const auto tokens = static_cast<double>(emit.step.n_new_tokens);
-  const auto passes = static_cast<double>((emit.step.n_new_tokens + kStateChunk - 1) / kStateChunk);
+  const std::int64_t n_chunks = (emit.step.n_new_tokens + kStateChunk - 1) / kStateChunk;
+  const auto passes = static_cast<double>(n_chunks);
   const OpCost cost{passes * per_token.read,
                     passes * per_token.written,
                     tokens * per_token.flops,

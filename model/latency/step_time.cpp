@@ -10,10 +10,11 @@ namespace {
 constexpr std::size_t kBounds = 7;
 
 Work work_of(const Op& op, std::int64_t n_units) {
+  const std::int64_t waves = n_units > 0 ? (op.n_blocks + n_units - 1) / n_units : 1;
   return {.bytes = op.cost.read + op.cost.written,
           .flops = op.cost.flops,
           .launches = static_cast<double>(op.cost.launches),
-          .waves = n_units > 0 ? static_cast<double>((op.n_blocks + n_units - 1) / n_units) : 1.0};
+          .waves = static_cast<double>(waves)};
 }
 
 bool is_link(OpKind kind) {
