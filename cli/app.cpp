@@ -63,6 +63,16 @@ const Command kCommands[] = {
        add_speed_options(app, options);
      },
      speed},
+    {"crossover",
+     "recompute cached state, or fetch it: which is quicker, and from when",
+     "kvfathom crossover llama-3.1-8b --gpu h100-sxm --tier host",
+     [](CLI::App& app, Options& options) {
+       add_model_options(app, options);
+       add_gpu_options(app, options);
+       add_engine_options(app, options);
+       add_crossover_options(app, options);
+     },
+     crossover},
     {"inspect",
      "what a model's file says: layers, cache per token, parameters",
      "kvfathom inspect glm-4.7-flash",

@@ -7,6 +7,7 @@
 
 namespace kvfathom::cli {
 
+[[nodiscard]] int crossover(const Options& options, Console& console);
 [[nodiscard]] int fit(const Options& options, Console& console);
 [[nodiscard]] int memory(const Options& options, Console& console);
 [[nodiscard]] int inspect(const Options& options, Console& console);

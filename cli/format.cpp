@@ -110,4 +110,25 @@ std::string printable(std::string_view text) {
   return result;
 }
 
+std::string rounded(double value) {
+  if (value >= 100.0) {
+    return thousands(std::llround(value));
+  }
+  std::array<char, 32> text{};
+  const int decimals = value >= 10.0 ? 1 : value >= 1.0 ? 2 : 3;
+  std::snprintf(text.data(), text.size(), "%.*f", decimals, value);
+  return text.data();
+}
+
+std::string duration(double seconds) {
+  constexpr double kMinute = 60.0;
+  if (seconds < 1e-3) {
+    return rounded(seconds * 1e6) + " us";
+  }
+  if (seconds < 1.0) {
+    return rounded(seconds * 1e3) + " ms";
+  }
+  return seconds < 2.0 * kMinute ? rounded(seconds) + " s" : rounded(seconds / kMinute) + " min";
+}
+
 }  // namespace kvfathom::cli

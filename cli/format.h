@@ -19,6 +19,12 @@ namespace kvfathom::cli {
 /// "29.9 B", "494 M": parameter counts.
 [[nodiscard]] std::string parameters(std::int64_t n);
 
+/// Three digits that count: "0.123", "12.3", "1,234".
+[[nodiscard]] std::string rounded(double value);
+
+/// "850 us", "12.3 ms", "1.24 s", "3.10 min".
+[[nodiscard]] std::string duration(double seconds);
+
 /// What a terminal cell grid shows of UTF-8 text: bytes that do not continue a character.
 /// Right for the characters that kvfathom itself prints, none of which is wide or combining.
 [[nodiscard]] int display_width(std::string_view text);

@@ -37,9 +37,32 @@ void add_gpu_options(CLI::App& command, Options& options) {
   add("--gpu", gpu.gpu, "GPU", "catalog name, 'local', or a hardware JSON file");
   add("--gpus", gpu.gpus, "N|A,B", "how many, or their names; 0: everything on the host");
   add("--memory", gpu.memory, "SIZE", "memory of the device (24GiB; 24GB is 24e9 bytes)");
-  add("--bandwidth", gpu.bandwidth, "RATE", "its memory bandwidth (1008GB/s)");
+  if (command.get_name() == "crossover") {  // whose --bandwidth is the tier's
+    add("--memory-bandwidth", gpu.bandwidth, "RATE", "its memory bandwidth (1008GB/s)");
+  } else {
+    add("--bandwidth", gpu.bandwidth, "RATE", "its memory bandwidth (1008GB/s)");
+  }
   add("--reserve", gpu.reserve, "SIZE", "memory to keep free on each GPU (0; --auto: 1GiB)");
   add("--host-memory", gpu.host_memory, "SIZE", "memory of the host beside the GPUs");
+}
+
+void add_crossover_options(CLI::App& command, Options& options) {
+  CrossoverOptions& crossover = options.crossover;
+  const auto add = [&](const char* name, Text& target, const char* type, const char* help) {
+    command.add_option(name, target, help)->type_name(type)->group("Tier");
+  };
+  add("--tier", crossover.tier, "T", "host, nvme or network; default: each");
+  add("--bandwidth",
+      crossover.bandwidth,
+      "RATE",
+      "of the tier (25GB/s); default: the device's link");
+  add("--call", crossover.call, "US", "microseconds until a piece flows");
+  add("--piece", crossover.piece, "SIZE", "bytes moved at a time (2MiB)");
+  add("--load", crossover.load, "SHARE", "of the device and the link that others take, 0 to 0.95");
+  add("--queued", crossover.queued, "SIZE", "bytes on the link before ours");
+  add("--running", crossover.running, "N", "sequences that decode meanwhile");
+  add("--svg", crossover.svg, "FILE", "writes the map of length and bandwidth as a picture");
+  command.add_flag("--map", crossover.map, "who wins, by length and bandwidth")->group("Tier");
 }
 
 void add_speed_options(CLI::App& command, Options& options) {

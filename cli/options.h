@@ -63,6 +63,19 @@ struct EngineOptions {
   bool auto_placement = false;
 };
 
+/// What `crossover` is asked besides.
+struct CrossoverOptions {
+  Text tier;
+  Text bandwidth;
+  Text call;
+  Text piece;
+  Text load;
+  Text queued;
+  Text running;
+  Text svg;
+  bool map = false;
+};
+
 /// One struct for all commands: each registers the part it has a use for.
 struct Options {
   OutputOptions output;
@@ -73,6 +86,7 @@ struct Options {
   bool beyond_trained = false;
   bool users = false;
   bool energy = false;
+  CrossoverOptions crossover;
   std::string list_what;
   Text truth;
 };
@@ -80,6 +94,7 @@ struct Options {
 void add_output_options(CLI::App& command, Options& options);
 void add_model_options(CLI::App& command, Options& options);
 void add_gpu_options(CLI::App& command, Options& options);
+void add_crossover_options(CLI::App& command, Options& options);
 void add_engine_options(CLI::App& command, Options& options);
 void add_speed_options(CLI::App& command, Options& options);
 

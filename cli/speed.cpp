@@ -87,34 +87,6 @@ SpeedCase priced(const Query& query, const CacheCase& cache_case, const SpeedAns
   return result;
 }
 
-/// The shortest context from which on this case's step is quicker than the other's: a step's time
-/// has no jumps of sign but one in practice, and every power of two is looked at.
-std::optional<std::int64_t> pays_from(SpeedPlan& one,
-                                      SpeedPlan& other,
-                                      std::int64_t sequences,
-                                      std::int64_t limit_tokens) {
-  const auto quicker = [&](std::int64_t tokens) {
-    return one.decode(tokens, sequences, false).time_s.value <
-           other.decode(tokens, sequences, false).time_s.value;
-  };
-  if (!quicker(limit_tokens)) {
-    return std::nullopt;
-  }
-  std::int64_t low = limit_tokens;
-  while (low > 1 && quicker(low / 2)) {
-    low /= 2;
-  }
-  if (low <= 1) {
-    return 0;
-  }
-  std::int64_t slower = low / 2;
-  while (low - slower > 1) {
-    const std::int64_t middle = slower + (low - slower) / 2;
-    (quicker(middle) ? low : slower) = middle;
-  }
-  return low;
-}
-
 void compare_with_first(const Query& query, SpeedAnswer& answer) {
   SpeedPlan first(query, answer.cases.front().cache_case);
   for (std::size_t i = 1; i < answer.cases.size(); ++i) {

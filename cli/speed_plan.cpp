@@ -17,6 +17,8 @@ bool is_llama_cpp(const Query& query) {
   return query.engine->name == "llama.cpp";
 }
 
+}  // namespace
+
 std::int64_t chunk_tokens(const Query& query) {
   const EngineSettings& s = query.settings;
   if (is_llama_cpp(query)) {
@@ -43,8 +45,6 @@ LatencySettings latency_settings(const Query& query, const CacheCase& cache_case
   return settings;
 }
 
-}  // namespace
-
 std::unique_ptr<LawSource> laws_of(const Query& query) {
   if (query.machine.devices.empty()) {
     throw InputError("--gpu", "missing", "give --gpu NAME, or --memory with --bandwidth");
@@ -68,6 +68,32 @@ SpeedPlan::SpeedPlan(const Query& query, const CacheCase& cache_case)
 StepTime SpeedPlan::decode(std::int64_t context_tokens, std::int64_t sequences, bool details) {
   const std::int64_t of_replica = (sequences + replicas_ - 1) / replicas_;
   return generation_->decode(context_tokens - 1, of_replica, details);
+}
+
+std::optional<std::int64_t> pays_from(SpeedPlan& one,
+                                      SpeedPlan& other,
+                                      std::int64_t sequences,
+                                      std::int64_t limit_tokens) {
+  const auto quicker = [&](std::int64_t tokens) {
+    return one.decode(tokens, sequences, false).time_s.value <
+           other.decode(tokens, sequences, false).time_s.value;
+  };
+  if (!quicker(limit_tokens)) {
+    return std::nullopt;
+  }
+  std::int64_t low = limit_tokens;
+  while (low > 1 && quicker(low / 2)) {
+    low /= 2;
+  }
+  if (low <= 1) {
+    return 0;
+  }
+  std::int64_t slower = low / 2;
+  while (low - slower > 1) {
+    const std::int64_t middle = slower + (low - slower) / 2;
+    (quicker(middle) ? low : slower) = middle;
+  }
+  return low;
 }
 
 std::string SpeedPlan::laws_sentence() const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "cli/query.h"
@@ -33,6 +34,19 @@ class SpeedPlan {
   std::int64_t n_gpus_ = 1;
   std::int64_t replicas_ = 1;
 };
+
+/// The query's settings as steps know them.
+[[nodiscard]] LatencySettings latency_settings(const Query& query, const CacheCase& cache_case);
+/// Tokens of a prompt that the engine processes in one step.
+[[nodiscard]] std::int64_t chunk_tokens(const Query& query);
+
+/// The shortest context from which on a decode step of `one` is quicker than of `other`, up to
+/// `limit_tokens`; 0: from the start. A step's time grows smoothly with the context, so every power
+/// of two below the limit is looked at.
+[[nodiscard]] std::optional<std::int64_t> pays_from(SpeedPlan& one,
+                                                    SpeedPlan& other,
+                                                    std::int64_t sequences,
+                                                    std::int64_t limit_tokens);
 
 /// The laws of the query's machine under its engine, the best that is known first.
 [[nodiscard]] std::unique_ptr<LawSource> laws_of(const Query& query);

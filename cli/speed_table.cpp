@@ -13,29 +13,6 @@
 namespace kvfathom::cli {
 namespace {
 
-/// Three digits that count: "0.123", "12.3", "1,234".
-std::string rounded(double value) {
-  if (value >= 100.0) {
-    return thousands(std::llround(value));
-  }
-  std::array<char, 32> text{};
-  const int decimals = value >= 10.0 ? 1 : value >= 1.0 ? 2 : 3;
-  std::snprintf(text.data(), text.size(), "%.*f", decimals, value);
-  return text.data();
-}
-
-/// "850 us", "12.3 ms", "1.24 s", "3.1 min".
-std::string duration(double seconds) {
-  constexpr double kMinute = 60.0;
-  if (seconds < 1e-3) {
-    return rounded(seconds * 1e6) + " us";
-  }
-  if (seconds < 1.0) {
-    return rounded(seconds * 1e3) + " ms";
-  }
-  return seconds < 2.0 * kMinute ? rounded(seconds) + " s" : rounded(seconds / kMinute) + " min";
-}
-
 /// A bar of at most `width` cells in eighths, or of '#'.
 std::string bar(double share, int width, bool utf8) {
   constexpr std::array<const char*, 8> kEighths{"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};

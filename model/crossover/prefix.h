@@ -14,7 +14,7 @@ namespace kvfathom {
 
 /// One way to keep the prefix in a slower tier.
 struct Stored {
-  cache::SchemeRequest scheme;  ///< native: K and V; residual, xquant: what they follow from
+  cache::SchemeRequest scheme = {};  ///< native: K and V; residual, xquant: what they follow from
   DType cache_type_k = DType::bf16;
   DType cache_type_v = DType::bf16;
 };

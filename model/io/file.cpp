@@ -164,6 +164,36 @@ std::string read_text_file(const std::string& path, std::int64_t max_bytes) {
   return text;
 }
 
+void write_file(const std::string& path, std::string_view text) {
+  const std::string temporary = path + "." + std::to_string(::getpid()) + ".new";
+  const auto fail = [&](const char* what) {
+    const int error = errno;
+    ::unlink(temporary.c_str());
+    throw MachineError(path, std::string(what) + ": " + std::generic_category().message(error), "");
+  };
+  constexpr mode_t kMode = 0644;
+  const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, kMode));
+  if (file.get() < 0) {
+    fail("cannot be written");
+  }
+  while (!text.empty()) {
+    const ssize_t n = ::write(file.get(), text.data(), text.size());
+    if (n < 0 && errno == EINTR) {
+      continue;
+    }
+    if (n < 0) {
+      fail("cannot be written");
+    }
+    text.remove_prefix(static_cast<std::size_t>(n));
+  }
+  if (::fsync(file.get()) != 0) {
+    fail("does not reach the disk");
+  }
+  if (::rename(temporary.c_str(), path.c_str()) != 0) {
+    fail("cannot be put in place");
+  }
+}
+
 bool is_regular_file(const std::string& path) {
   return S_ISREG(mode_of(path));
 }

@@ -1,4 +1,5 @@
-// Reading regular files that may come from strangers: mapped, or whole with a size bound.
+// Reading regular files that may come from strangers: mapped, or whole with a size bound; and
+// writing one whole.
 //
 // Anything that is not a regular file is refused by kind and never waited for (opening a FIFO
 // would block). A missing, empty, oversized or unreadable file is an InputError; a failing disk
@@ -42,6 +43,11 @@ class MappedFile {
 /// Meant for JSON: configs are a few KiB, tensor indices a few MiB.
 [[nodiscard]] std::string read_text_file(const std::string& path,
                                          std::int64_t max_bytes = std::int64_t{64} << 20);
+
+/// Writes `text` as the whole of `path`, through a temporary beside it that is flushed to the disk
+/// and then renamed: a reader, or a crash, sees the old file or the new one.  MachineError naming
+/// the path.
+void write_file(const std::string& path, std::string_view text);
 
 /// Whether `path` names an existing regular file (after links). Never throws, never blocks.
 [[nodiscard]] bool is_regular_file(const std::string& path);

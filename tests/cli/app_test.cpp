@@ -25,8 +25,12 @@ TEST_P(Refusals, IsOneLineAndAnExitCode) {
 }
 
 constexpr Refusal kRefusals[] = {
-    {"", 2, "a command is missing; use one of fit, memory, speed, inspect, list, validate"},
-    {"fti", 2, "'fti' is no command; use one of fit, memory, speed, inspect, list, validate"},
+    {"",
+     2,
+     "a command is missing; use one of fit, memory, speed, crossover, inspect, list, validate"},
+    {"fti",
+     2,
+     "'fti' is no command; use one of fit, memory, speed, crossover, inspect, list, validate"},
     {"fit", 2, "fit: MODEL is required; see kvfathom fit --help"},
     {"fit glm-4.7-flash --gpu", 2, "fit: --gpu: 1 required GPU missing; see kvfathom fit --help"},
     {"memory glm-4.7-flash --contxt 5",

@@ -331,8 +331,11 @@ INSTANTIATE_TEST_SUITE_P(
         Golden{"speed-host-experts",
                "speed qwen3-30b-a3b --weights q4_k_m --gpu rtx-4090 --cpu-moe-layers 20 "
                "--host-bandwidth 80GB/s"},
-        Golden{"speed-schemes",
-               "speed llama-2-7b-hf --gpu h100-sxm --engine ideal --scheme all"},
+        Golden{"speed-schemes", "speed llama-2-7b-hf --gpu h100-sxm --engine ideal --scheme all"},
+        Golden{"crossover", "crossover llama-3.1-8b --gpu h100-sxm --map"},
+        Golden{"crossover-loaded",
+               "crossover llama-2-7b-hf --gpu rtx-4090 --tier network --bandwidth 2GB/s "
+               "--load 0.5 --queued 1GiB --running 16 --context 3000"},
         Golden{"fit-ideal", "fit glm-4.7-flash --gpu rtx-4090 --weights q4_k_m --engine ideal"},
         Golden{"fit-too-large", "fit glm-4.7-flash --gpu rtx-4090"},
         Golden{"fit-users",

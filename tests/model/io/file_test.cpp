@@ -125,5 +125,24 @@ TEST_F(FileTest, TellsFilesFromFolders) {
   EXPECT_FALSE(is_regular_file(path("dir")));
 }
 
+TEST_F(FileTest, WritesAFileWhole) {
+  const std::string name = write("answer", "the old text, which is longer than the new");
+  write_file(name, "new");
+  EXPECT_EQ(read_text_file(name), "new");
+  // Nothing is left beside it.
+  const auto folder = std::filesystem::path(name).parent_path();
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    EXPECT_FALSE(entry.path().string().ends_with(".new")) << entry.path();
+  }
+}
+
+TEST_F(FileTest, AFailedWriteLeavesTheOldFile) {
+  const std::string name = path("folder");
+  std::filesystem::create_directory(name);
+  EXPECT_THROW(write_file(name, "text"), MachineError);  // a folder cannot be renamed over
+  EXPECT_TRUE(is_directory(name));
+  EXPECT_THROW(write_file(path("no/such/folder/file"), "text"), MachineError);
+}
+
 }  // namespace
 }  // namespace kvfathom

@@ -1,0 +1,359 @@
+// kvfathom crossover: for a cached prefix that is not in fast memory, fetch it or rebuild it?
+#include "cli/crossover.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "cli/commands.h"
+#include "cli/crossover_arms.h"
+#include "cli/format.h"
+#include "cli/json_writer.h"
+#include "cli/values.h"
+#include "model/cache/request_text.h"
+#include "model/error.h"
+#include "model/io/file.h"
+#include "model/latency/datasheet_laws.h"
+#include "model/text/size.h"
+
+namespace kvfathom::cli {
+namespace {
+
+constexpr std::int64_t kMostContext = std::int64_t{1} << 24;
+constexpr std::int64_t kDefaultContext = 32768;
+
+/// What nvbandwidth reaches of a raw PCIe link: 26.1 of 31.5 GB/s (4090), 24.8 of 31.5 (A100), 56.4
+/// of 63 (5090).
+constexpr double kLinkShare = 0.83;
+
+double parse_share(const std::string& option, const std::string& text) {
+  constexpr double kMost = 0.95;
+  double value = -1.0;
+  try {
+    value = std::stod(text);
+  } catch (const std::exception&) {
+    value = -1.0;
+  }
+  if (!(value >= 0.0) || value > kMost) {
+    throw InputError(option, "'" + printable(text) + "'", "0 to 0.95");
+  }
+  return value;
+}
+
+struct TierDefault {
+  Tier tier;
+  const char* name;
+  double bandwidth_bytes_per_s;  ///< where the device does not say
+  double call_s;
+};
+/// A copy call takes 2 to 10 us (cudaMemcpyAsync); a request to a drive 100, to another machine 50.
+constexpr TierDefault kTiers[] = {{Tier::host, "host", 26e9, 10e-6},
+                                  {Tier::nvme, "nvme", 7e9, 100e-6},
+                                  {Tier::network, "network", 12.5e9, 50e-6}};
+
+TierLink tier_link(const TierDefault& row, const Query& query, const CrossoverOptions& options) {
+  TierLink tier{
+      .tier = row.tier,
+      .name = row.name,
+      .link = {.bandwidth = BytesPerSecond(row.bandwidth_bytes_per_s), .call = Seconds(row.call_s)},
+      .provenance = Provenance::assumed};
+  const HardwareSpec& device = query.machine.devices.front();
+  if (row.tier == Tier::host && device.host_link) {
+    tier.link.bandwidth = kLinkShare * device.host_link->bandwidth;
+    tier.provenance = Provenance::datasheet;
+  }
+  if (options.bandwidth) {
+    tier.link.bandwidth = parse_bandwidth(*options.bandwidth, "--bandwidth");
+    tier.provenance = Provenance::exact;  // the person's own figure
+  }
+  if (options.call) {
+    constexpr std::int64_t kMostMicroseconds = 1'000'000;
+    tier.link.call = Seconds(
+        1e-6 * static_cast<double>(parse_count("--call", *options.call, 0, kMostMicroseconds)));
+  }
+  if (options.piece) {
+    tier.link.piece = Bytes(static_cast<double>(parse_size(*options.piece, "--piece")));
+  }
+  return tier;
+}
+
+std::vector<TierLink> tiers_of(const Query& query, const CrossoverOptions& options) {
+  std::vector<TierLink> tiers;
+  const std::string wanted = options.tier ? lower(*options.tier) : "";
+  for (const TierDefault& row : kTiers) {
+    const bool is_named = wanted == row.name || (wanted == "net" && row.tier == Tier::network);
+    if (is_named) {
+      return {tier_link(row, query, options)};
+    }
+    const bool same_memory = row.tier == Tier::host && query.machine.devices.front().unified_memory;
+    if (!same_memory) {
+      tiers.push_back(tier_link(row, query, options));
+    }
+  }
+  if (!wanted.empty()) {
+    throw InputError("--tier", "'" + printable(wanted) + "'", "host, nvme or network");
+  }
+  if (options.bandwidth) {
+    throw InputError("--bandwidth", "given without --tier", "name the tier that it is of");
+  }
+  return tiers;
+}
+
+std::string arm_name(bool fetch) {
+  return fetch ? "fetching" : "recomputing";
+}
+
+std::string spoken(const TierLink& tier) {
+  return tier.tier == Tier::nvme ? "NVMe" : "the " + tier.name;
+}
+
+/// "Fetching wins from 900 tokens on: 32,768 tokens take 160 ms against 1.2 s."
+std::string sentence_of(const TierAnswer& answer, std::int64_t tokens, std::int64_t limit) {
+  const std::vector<Reign>& reigns = answer.reigns;
+  std::string text = "From " + spoken(answer.tier) + " ";
+  if (reigns.size() == 1) {
+    text += arm_name(reigns.front().fetch) + " wins at every length up to " + thousands(limit) +
+            " tokens";
+  } else if (reigns.size() == 2) {
+    text += arm_name(reigns[1].fetch) + " wins from " + thousands(reigns[1].from_tokens) +
+            " tokens on, " + arm_name(reigns[0].fetch) + " before";
+  } else {
+    text += arm_name(reigns.back().fetch) + " wins from " + thousands(reigns.back().from_tokens) +
+            " tokens on and below " + thousands(reigns[1].from_tokens) + ", " +
+            arm_name(reigns[1].fetch) + " in between";
+  }
+  return text + ": " + thousands(tokens) + " tokens take " + duration(answer.arms[0].time_s.value) +
+         " to fetch and " + duration(answer.arms[1].time_s.value) + " to recompute.";
+}
+
+/// From where on fetching wins for good; nothing if it never does.
+std::optional<std::int64_t> lasting(const std::vector<Reign>& reigns) {
+  return reigns.back().fetch ? std::optional(reigns.back().from_tokens) : std::nullopt;
+}
+
+std::vector<Reign> reigns_of(CrossoverArms& arms,
+                             const TierLink& tier,
+                             const Load& load,
+                             std::int64_t limit,
+                             double Estimate::*fetch_bound = &Estimate::value,
+                             double Estimate::*recompute_bound = &Estimate::value) {
+  return reigns([&](std::int64_t n) { return arms.fetch(tier, n, load).*fetch_bound; },
+                [&](std::int64_t n) { return arms.recompute(n, load).*recompute_bound; },
+                limit);
+}
+
+TierAnswer tier_answer(CrossoverArms& arms,
+                       const TierLink& tier,
+                       const CrossoverOptions& options,
+                       std::int64_t tokens,
+                       std::int64_t limit) {
+  TierAnswer answer{.tier = tier};
+  answer.arms = arms.arms(tier, tokens, answer.split);
+  answer.reigns = reigns_of(arms, tier, {}, limit);
+  answer.crossover_low = lasting(reigns_of(arms, tier, {}, limit, &Estimate::low, &Estimate::high));
+  answer.crossover_high =
+      lasting(reigns_of(arms, tier, {}, limit, &Estimate::high, &Estimate::low));
+  if (options.load || options.queued) {
+    Load load = arms.load();
+    if (options.queued) {
+      const Bytes queued(static_cast<double>(parse_size(*options.queued, "--queued")));
+      load.queued = transfer_time(tier.link, queued);
+    }
+    answer.reigns_loaded = reigns_of(arms, tier, load, limit);
+  }
+  answer.crossover_bandwidth_bytes_per_s =
+      bandwidth_for(tier.link, arms.moved(tokens), Seconds(answer.arms[1].time_s.value)).value();
+  answer.sentence = sentence_of(answer, tokens, limit);
+  return answer;
+}
+
+/// Schemes that rebuild K or V at every step, against plain reads of the device's memory.
+std::vector<DecodeArm> decode_arms(const Query& query, std::int64_t limit) {
+  std::vector<DecodeArm> all;
+  const CacheCase native{.k = query.settings.cache_type_k, .v = query.settings.cache_type_v};
+  for (const char* name : {"k-only", "head-linear", "residual", "xquant", "kivi"}) {
+    CacheCase other = native;
+    const cache::ParsedScheme parsed = cache::parse_scheme(name);
+    other.scheme = parsed.request.id;
+    other.parameters = parsed.request.parameters;
+    try {
+      cache::require_applicable(query.model.spec, request_of(other));
+      DecodeArm arm{.scheme = name, .pays_from_tokens = {}};
+      for (const std::int64_t batch : kDecodeBatches) {
+        SpeedPlan plain(query, native);
+        SpeedPlan plan(query, other);
+        arm.pays_from_tokens.push_back(pays_from(plan, plain, batch, limit));
+      }
+      all.push_back(std::move(arm));
+    } catch (const InputError&) {
+      continue;  // does not apply to this model
+    }
+  }
+  return all;
+}
+
+CrossoverMap map_of(CrossoverArms& arms, const TierLink& tier, std::int64_t limit, int n) {
+  constexpr double kSlowest = 1e8;
+  constexpr double kFastest = 1e12;
+  CrossoverMap map;
+  std::vector<double> recompute_s;
+  for (int i = 0; i < n; ++i) {
+    const double share = static_cast<double>(i) / static_cast<double>(n - 1);
+    map.lengths_tokens.push_back(
+        static_cast<std::int64_t>(std::llround(std::pow(static_cast<double>(limit), share))));
+    map.bandwidths_bytes_per_s.push_back(kSlowest * std::pow(kFastest / kSlowest, 1.0 - share));
+    recompute_s.push_back(arms.recompute(map.lengths_tokens.back(), {}).value);
+  }
+  for (const double bandwidth : map.bandwidths_bytes_per_s) {
+    TierLink at = tier;
+    at.link.bandwidth = BytesPerSecond(bandwidth);
+    for (std::size_t i = 0; i < map.lengths_tokens.size(); ++i) {
+      map.ratios.push_back(recompute_s[i] / arms.fetch(at, map.lengths_tokens[i], {}).value);
+    }
+  }
+  return map;
+}
+
+CrossoverAnswer answer_of(const Query& query, const Options& options) {
+  const std::int64_t trained = query.model.spec.trained_context_tokens;
+  CrossoverAnswer answer;
+  answer.limit_tokens = trained > 0 ? trained : kMostContext / 16;
+  answer.context_tokens = options.engine.context
+                              ? parse_count("--context", *options.engine.context, 1, kMostContext)
+                              : std::min(kDefaultContext, answer.limit_tokens);
+  answer.limit_tokens = std::max(answer.limit_tokens, answer.context_tokens);
+  Load load;
+  if (options.crossover.load) {
+    answer.load = parse_share("--load", *options.crossover.load);
+    load.compute_share = answer.load;
+    load.link_share = answer.load;
+  }
+  CrossoverArms arms(query, load);
+  for (const TierLink& tier : tiers_of(query, options.crossover)) {
+    answer.tiers.push_back(
+        tier_answer(arms, tier, options.crossover, answer.context_tokens, answer.limit_tokens));
+  }
+  answer.decode = decode_arms(query, answer.limit_tokens);
+  if (options.crossover.map || options.crossover.svg) {
+    constexpr int kCells = 100;
+    answer.map = map_of(arms, answer.tiers.front().tier, answer.limit_tokens, kCells);
+  }
+  SpeedPlan plan(query, {.k = query.settings.cache_type_k, .v = query.settings.cache_type_v});
+  if (options.crossover.running) {
+    constexpr std::int64_t kMostRunning = 4096;
+    answer.running = parse_count("--running", *options.crossover.running, 1, kMostRunning);
+    answer.running_step_s = plan.decode(answer.context_tokens, *answer.running, false).time_s.value;
+    const std::int64_t chunk = std::min(chunk_tokens(query), answer.context_tokens);
+    answer.running_with_chunk_s =
+        answer.running_step_s +
+        arms.prefix().recompute_behind(chunk, answer.context_tokens - chunk).value;
+  }
+  static_cast<void>(plan.decode(answer.context_tokens, 1, false));
+  answer.laws = plan.laws_sentence();
+  return answer;
+}
+
+Json estimate_json(const Estimate& e) {
+  return {{"value", e.value}, {"low", e.low}, {"high", e.high}, {"provenance", name(e.provenance)}};
+}
+
+Json count_or_null(const std::optional<std::int64_t>& n) {
+  return n ? Json(*n) : Json(nullptr);
+}
+
+Json reigns_json(const std::vector<Reign>& reigns) {
+  Json json = Json::array();
+  for (const Reign& reign : reigns) {
+    json.push_back(
+        {{"from_tokens", reign.from_tokens}, {"winner", reign.fetch ? "fetch" : "recompute"}});
+  }
+  return json;
+}
+
+Json case_json(const TierAnswer& answer) {
+  Json arms = Json::array();
+  for (const Arm& arm : answer.arms) {
+    arms.push_back({{"arm", arm.id},
+                    {"name", arm.name},
+                    {"how", text_or_null(arm.how)},
+                    {"moved_bytes", arm.moved_bytes},
+                    {"time_s", estimate_json(arm.time_s)},
+                    {"exact", arm.exact}});
+  }
+  const double bandwidth = answer.crossover_bandwidth_bytes_per_s;
+  return {{"tier", answer.tier.name},
+          {"bandwidth_bytes_per_s", answer.tier.link.bandwidth.value()},
+          {"scheme", "native"},
+          {"fetch_s", estimate_json(answer.arms[0].time_s)},
+          {"recompute_s", estimate_json(answer.arms[1].time_s)},
+          {"crossover_tokens", count_or_null(lasting(answer.reigns))},
+          {"crossover_tokens_low", count_or_null(answer.crossover_low)},
+          {"crossover_tokens_high", count_or_null(answer.crossover_high)},
+          {"crossover_bandwidth_bytes_per_s", bandwidth > 0.0 ? Json(bandwidth) : Json(nullptr)},
+          {"best_split",
+           {{"fetched_tokens", answer.split.fetched_tokens},
+            {"recomputed_tokens", answer.split.recomputed_tokens},
+            {"time_s", answer.split.time_s}}},
+          {"reigns", reigns_json(answer.reigns)},
+          {"reigns_loaded", reigns_json(answer.reigns_loaded)},
+          {"arms", std::move(arms)},
+          {"sentence", answer.sentence}};
+}
+
+Json json_of(const Query& query, const CrossoverAnswer& answer) {
+  Json json = document("crossover");
+  json["model"] = model_json(query.model.spec);
+  json["gpu"] = {{"name", query.machine.name}, {"count", query.machine.n_gpus}};
+  json["engine"] = engine_json(query);
+  json["context_tokens"] = answer.context_tokens;
+  json["cases"] = Json::array();
+  for (const TierAnswer& tier : answer.tiers) {
+    json["cases"].push_back(case_json(tier));
+  }
+  json["decode"] = Json::array();
+  for (const DecodeArm& arm : answer.decode) {
+    for (std::size_t i = 0; i < arm.pays_from_tokens.size(); ++i) {
+      json["decode"].push_back({{"scheme", arm.scheme},
+                                {"batch", kDecodeBatches[i]},
+                                {"pays_from_tokens", count_or_null(arm.pays_from_tokens[i])}});
+    }
+  }
+  if (answer.running) {
+    json["running"] = {{"sequences", *answer.running},
+                       {"step_s", answer.running_step_s},
+                       {"step_with_chunk_s", answer.running_with_chunk_s}};
+  }
+  if (answer.map) {
+    json["map"] = {{"lengths_tokens", answer.map->lengths_tokens},
+                   {"bandwidths_bytes_per_s", answer.map->bandwidths_bytes_per_s},
+                   {"recompute_over_fetch", answer.map->ratios}};
+  }
+  json["laws"] = answer.laws;
+  return json;
+}
+
+}  // namespace
+
+int crossover(const Options& options, Console& console) {
+  const Query query = read_query(options);
+  if (query.machine.devices.empty()) {
+    throw InputError("--gpu", "missing", "give --gpu NAME, or --memory and --memory-bandwidth");
+  }
+  if (!peak_rate(query.machine.devices.front(), DType::bf16)) {
+    throw InputError("--gpu",
+                     "no peak rate is known of " + query.machine.name,
+                     "name a device of the catalog: recomputing has no time without it");
+  }
+  const CrossoverAnswer answer = answer_of(query, options);
+  if (options.crossover.svg) {
+    write_file(*options.crossover.svg,
+               map_svg(*answer.map, query.model.spec.name + " on " + query.machine.name));
+  }
+  if (console.json) {
+    print_json(console, json_of(query, answer));
+  } else {
+    print_crossover(console, query, answer);
+  }
+  return 0;
+}
+
+}  // namespace kvfathom::cli

@@ -1,0 +1,51 @@
+// The arms of `kvfathom crossover`, priced on one machine.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cli/crossover.h"
+#include "cli/speed_plan.h"
+#include "model/crossover/prefix.h"
+
+namespace kvfathom::cli {
+
+/// A model's prefix in every way that it can be kept, and what a machine's load does to each.
+class CrossoverArms {
+ public:
+  CrossoverArms(const Query& query, const Load& load);
+
+  /// Seconds until `n_tokens` are there: K and V over the link, or the prompt again.
+  [[nodiscard]] Estimate fetch(const TierLink& tier, std::int64_t n_tokens, const Load& load);
+  [[nodiscard]] Estimate recompute(std::int64_t n_tokens, const Load& load);
+
+  /// Every arm and mix that applies to the model, at one length and without load.
+  [[nodiscard]] std::vector<Arm> arms(const TierLink& tier, std::int64_t n_tokens, Split& split);
+
+  /// K and V of `n_tokens` that cross one rank's link.
+  [[nodiscard]] Bytes moved(std::int64_t n_tokens) const;
+  [[nodiscard]] const Load& load() const { return load_; }
+  [[nodiscard]] Prefix& prefix() { return *prefix_; }
+  [[nodiscard]] const LawSource& laws() const { return *laws_; }
+
+ private:
+  struct Kept {
+    std::string name;
+    std::string id;
+    bool exact = true;
+    double share = 1.0;  ///< of its bytes that one rank's link carries
+    std::unique_ptr<StoredPrefix> stored = nullptr;
+  };
+  void add_kept(const Query& query, const Stored& stored, Kept kept);
+  [[nodiscard]] ArmCost cost_of(Kept& kept, const Link& link, std::int64_t n_tokens) const;
+  [[nodiscard]] Arm arm_of(Kept& kept, const TierLink& tier, std::int64_t n_tokens);
+  void add_mixes(const TierLink& tier, std::int64_t n_tokens, Split& split, std::vector<Arm>& arms);
+
+  std::unique_ptr<LawSource> laws_;
+  std::unique_ptr<Prefix> prefix_;
+  std::vector<Kept> kept_;  ///< K and V first
+  BytesPerSecond device_bandwidth_;
+  Load load_;
+};
+
+}  // namespace kvfathom::cli

@@ -1,0 +1,144 @@
+// The tables of `kvfathom crossover`.
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "cli/crossover.h"
+#include "cli/format.h"
+#include "cli/headline.h"
+#include "cli/table.h"
+
+namespace kvfathom::cli {
+namespace {
+
+std::string rate_text(double bytes_per_s) {
+  return rounded(bytes_per_s / 1e9) + " GB/s";
+}
+
+std::string winners(const std::vector<Reign>& reigns) {
+  std::string text = reigns.front().fetch ? "fetch" : "recompute";
+  for (std::size_t i = 1; i < reigns.size(); ++i) {
+    text +=
+        ", from " + thousands(reigns[i].from_tokens) + (reigns[i].fetch ? " fetch" : " recompute");
+  }
+  return text;
+}
+
+void print_tiers(Console& console, const CrossoverAnswer& answer) {
+  Table table{.columns = {{"from"},
+                          {"rate", Align::right},
+                          {"fetch", Align::right},
+                          {"recompute", Align::right},
+                          {"even at", Align::right},
+                          {"quicker"}},
+              .rows = {}};
+  for (const TierAnswer& tier : answer.tiers) {
+    const double even = tier.crossover_bandwidth_bytes_per_s;
+    table.rows.push_back({{tier.tier.name},
+                          {rate_text(tier.tier.link.bandwidth.value())},
+                          {duration(tier.arms[0].time_s.value)},
+                          {duration(tier.arms[1].time_s.value)},
+                          {even > 0.0 ? rate_text(even) : "-"},
+                          {winners(tier.reigns)}});
+  }
+  print(console, table);
+  for (const TierAnswer& tier : answer.tiers) {
+    if (!tier.reigns_loaded.empty()) {
+      console.paragraph(
+          "Under the load, from " + tier.tier.name + ": " + winners(tier.reigns_loaded) + ".", 2);
+    }
+  }
+}
+
+void print_arms(Console& console, const TierAnswer& tier, std::int64_t tokens) {
+  console.paragraph("Ways to bring " + thousands(tokens) + " tokens back (" + tier.tier.name +
+                    ", " + rate_text(tier.tier.link.bandwidth.value()) + "):");
+  Table table{.columns = {{"way"},
+                          {"moves GiB", Align::right},
+                          {"time", Align::right},
+                          {"90 %", Align::right},
+                          {"", Align::left, true}},
+              .rows = {}};
+  const auto quickest = std::ranges::min_element(
+      tier.arms, {}, [](const Arm& arm) { return arm.exact ? arm.time_s.value : 1e300; });
+  for (const Arm& arm : tier.arms) {
+    const Style style = &arm == &*quickest ? Style::good : Style::plain;
+    const std::string note = arm.exact ? arm.how : "lossy";
+    table.rows.push_back({{arm.name, style},
+                          {gib_number(std::llround(arm.moved_bytes))},
+                          {duration(arm.time_s.value), style},
+                          {duration(arm.time_s.low) + " - " + duration(arm.time_s.high)},
+                          {note}});
+  }
+  print(console, table);
+}
+
+std::string pays_text(const std::optional<std::int64_t>& from) {
+  if (!from) {
+    return "never";
+  }
+  return *from == 0 ? "always" : "from " + thousands(*from);
+}
+
+void print_decode(Console& console, const CrossoverAnswer& answer) {
+  if (answer.decode.empty()) {
+    return;
+  }
+  console.line();
+  console.paragraph(
+      "Schemes that rebuild or unpack at every decode step, quicker than reading K "
+      "and V from the device's own memory:");
+  Table table{.columns = {{"scheme"}}, .rows = {}};
+  for (const std::int64_t batch : kDecodeBatches) {
+    table.columns.push_back({"batch " + thousands(batch), Align::right});
+  }
+  for (const DecodeArm& arm : answer.decode) {
+    table.rows.push_back({{arm.scheme}});
+    for (const auto& from : arm.pays_from_tokens) {
+      table.rows.back().push_back({pays_text(from)});
+    }
+  }
+  print(console, table);
+}
+
+}  // namespace
+
+void print_crossover(Console& console, const Query& query, const CrossoverAnswer& answer) {
+  if (!console.quiet) {
+    console.line(console.styled(model_line(query.model), Style::bold));
+    console.paragraph(engine_line(query));
+    console.paragraph(machine_line(query.machine));
+    console.line();
+  }
+  for (const TierAnswer& tier : answer.tiers) {
+    console.paragraph(tier.sentence);
+  }
+  console.line();
+  print_tiers(console, answer);
+  console.line();
+  print_arms(console, answer.tiers.front(), answer.context_tokens);
+  print_decode(console, answer);
+  if (answer.map) {
+    console.line();
+    print_map(console, *answer.map);
+  }
+  if (console.quiet) {
+    return;
+  }
+  console.line();
+  if (answer.running) {
+    console.paragraph("Recomputing holds up the " + thousands(*answer.running) +
+                      " sequences that decode meanwhile: a token each takes " +
+                      duration(answer.running_with_chunk_s) + " instead of " +
+                      duration(answer.running_step_s) + ". Fetching does not.");
+  }
+  console.paragraph(answer.laws);
+  for (const TierAnswer& tier : answer.tiers) {
+    if (tier.tier.provenance == Provenance::assumed) {
+      console.paragraph("The rate of " + tier.tier.name + " is assumed: give --tier " +
+                        tier.tier.name + " --bandwidth.");
+    }
+  }
+}
+
+}  // namespace kvfathom::cli
