@@ -20,24 +20,11 @@ namespace {
 
 constexpr std::int64_t kMostContext = std::int64_t{1} << 24;
 constexpr std::int64_t kDefaultContext = 32768;
+constexpr double kMostLoad = 0.95;
 
 /// What nvbandwidth reaches of a raw PCIe link: 26.1 of 31.5 GB/s (4090), 24.8 of 31.5 (A100), 56.4
 /// of 63 (5090).
 constexpr double kLinkShare = 0.83;
-
-double parse_share(const std::string& option, const std::string& text) {
-  constexpr double kMost = 0.95;
-  double value = -1.0;
-  try {
-    value = std::stod(text);
-  } catch (const std::exception&) {
-    value = -1.0;
-  }
-  if (!(value >= 0.0) || value > kMost) {
-    throw InputError(option, "'" + printable(text) + "'", "0 to 0.95");
-  }
-  return value;
-}
 
 struct TierDefault {
   Tier tier;
@@ -223,7 +210,7 @@ CrossoverAnswer answer_of(const Query& query, const Options& options) {
   answer.limit_tokens = std::max(answer.limit_tokens, answer.context_tokens);
   Load load;
   if (options.crossover.load) {
-    answer.load = parse_share("--load", *options.crossover.load);
+    answer.load = parse_share("--load", *options.crossover.load, kMostLoad);
     load.compute_share = answer.load;
     load.link_share = answer.load;
   }

@@ -72,6 +72,20 @@ void add_speed_options(CLI::App& command, Options& options) {
                   "memory bandwidth of the host, for experts that stay there (80GB/s)")
       ->type_name("RATE")
       ->group("Machine");
+  command
+      .add_option("--draft-tokens",
+                  options.draft_tokens,
+                  "speculative decoding: tokens drafted a step, by the model's own prediction "
+                  "blocks")
+      ->type_name("K")
+      ->group("Engine");
+  command
+      .add_option("--acceptance",
+                  options.acceptance,
+                  "share of drafted tokens that are accepted, 0 to 1 (measure it: it differs by "
+                  "task)")
+      ->type_name("A")
+      ->group("Engine");
   command.add_flag("--energy", options.energy, "joules per token, from the GPUs' TDP")
       ->group("Machine");
 }

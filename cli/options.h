@@ -86,6 +86,8 @@ struct Options {
   bool beyond_trained = false;
   bool users = false;
   bool energy = false;
+  Text draft_tokens;
+  Text acceptance;
   CrossoverOptions crossover;
   std::string list_what;
   Text truth;

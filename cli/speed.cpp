@@ -38,10 +38,26 @@ std::vector<std::int64_t> contexts_up_to(std::int64_t context_tokens) {
   return contexts;
 }
 
+std::optional<Speculation> speculation_of(const Options& options) {
+  if (!options.draft_tokens && !options.acceptance) {
+    return std::nullopt;
+  }
+  if (!options.draft_tokens || !options.acceptance) {
+    throw InputError(options.draft_tokens ? "--acceptance" : "--draft-tokens",
+                     "missing",
+                     "give both: --draft-tokens K --acceptance A");
+  }
+  constexpr std::int64_t kMostDrafted = 64;
+  return Speculation{
+      .n_draft_tokens = parse_count("--draft-tokens", *options.draft_tokens, 1, kMostDrafted),
+      .acceptance = parse_share("--acceptance", *options.acceptance, 1.0)};
+}
+
 SpeedPoint point_of(SpeedPlan& plan, Phase phase, std::int64_t context, std::int64_t sequences) {
   SpeedPoint point{.phase = phase, .context_tokens = context, .sequences = sequences};
   point.step = phase == Phase::prefill ? plan.generation().prompt(context, 0, 1, true)
                                        : plan.decode(context, sequences, true);
+  point.tokens_per_sequence = plan.tokens_per_step();
   for (const OpTime& one : point.step.ops) {
     point.ops.push_back({plan.generation().ops()[one.op], one.time, one.bound});
   }
@@ -64,7 +80,7 @@ bool fits_memory(const Query& query,
 }
 
 SpeedCase priced(const Query& query, const CacheCase& cache_case, const SpeedAnswer& answer) {
-  SpeedPlan plan(query, cache_case);
+  SpeedPlan plan(query, cache_case, answer.speculation);
   SpeedCase result{.cache_case = cache_case,
                    .label = label_of(query, cache_case, *plan_of(query, cache_case))};
   for (const std::int64_t context : contexts_up_to(answer.context_tokens)) {
@@ -88,9 +104,9 @@ SpeedCase priced(const Query& query, const CacheCase& cache_case, const SpeedAns
 }
 
 void compare_with_first(const Query& query, SpeedAnswer& answer) {
-  SpeedPlan first(query, answer.cases.front().cache_case);
+  SpeedPlan first(query, answer.cases.front().cache_case, answer.speculation);
   for (std::size_t i = 1; i < answer.cases.size(); ++i) {
-    SpeedPlan plan(query, answer.cases[i].cache_case);
+    SpeedPlan plan(query, answer.cases[i].cache_case, answer.speculation);
     answer.cases[i].pays_from_tokens =
         pays_from(plan, first, answer.sequences, answer.context_tokens);
   }
@@ -137,6 +153,9 @@ Json point_json(const SpeedPoint& point, const SpeedCase& one, const SpeedAnswer
             {"bound_by", name(point.step.bound)},
             {"fits", point.fits},
             {"ops", std::move(ops)}};
+  if (point.phase == Phase::decode) {
+    json["tokens_per_step"] = point.tokens_per_sequence;
+  }
   if (answer.watts) {
     json["energy_j_per_token"] = *answer.watts * time.value / tokens;
   }
@@ -166,7 +185,12 @@ Json json_of(const Query& query, const SpeedAnswer& answer) {
 }  // namespace
 
 double SpeedPoint::tokens() const {
-  return static_cast<double>(phase == Phase::prefill ? context_tokens : sequences);
+  return phase == Phase::prefill ? static_cast<double>(context_tokens)
+                                 : tokens_per_sequence * static_cast<double>(sequences);
+}
+
+double SpeedPoint::tpot_s() const {
+  return step.time_s.value / tokens_per_sequence;
 }
 
 int speed(const Options& options, Console& console) {
@@ -177,7 +201,8 @@ int speed(const Options& options, Console& console) {
   const HardwareSpec& device = query.machine.devices.front();
   SpeedAnswer answer{.context_tokens = context_of(query, options),
                      .sequences = query.settings.sequences,
-                     .prompts = peak_rate(device, DType::bf16).has_value()};
+                     .prompts = peak_rate(device, DType::bf16).has_value(),
+                     .speculation = speculation_of(options)};
   if (options.energy) {
     if (!device.tdp_w) {
       throw InputError("--energy", "no TDP is known of " + device.name, "leave it out");

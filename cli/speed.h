@@ -9,6 +9,7 @@
 #include "cli/console.h"
 #include "cli/options.h"
 #include "cli/query.h"
+#include "cli/speed_plan.h"
 #include "model/latency/step_ops.h"
 #include "model/latency/step_time.h"
 
@@ -27,9 +28,11 @@ struct SpeedPoint {
   std::int64_t context_tokens = 0;  ///< prefill: of the prompt; decode: cached
   std::int64_t sequences = 1;
   StepTime step = {};
-  bool fits = true;  ///< the engine's memory at this context and batch
+  double tokens_per_sequence = 1.0;  ///< that a decode step yields: more with speculation
+  bool fits = true;                  ///< the engine's memory at this context and batch
   std::vector<SpeedOp> ops = {};
   [[nodiscard]] double tokens() const;  ///< that the step yields
+  [[nodiscard]] double tpot_s() const;  ///< a sequence's time per token
 };
 
 /// The points of one way to keep the cache.
@@ -48,6 +51,7 @@ struct SpeedAnswer {
   std::int64_t sequences = 1;
   bool prompts = true;  ///< a peak rate is known, without which a prompt has no time
   std::vector<SpeedCase> cases = {};
+  std::optional<Speculation> speculation = std::nullopt;
   std::optional<double> watts = std::nullopt;  ///< of all GPUs, where energy was asked for
 };
 

@@ -52,8 +52,11 @@ std::unique_ptr<LawSource> laws_of(const Query& query) {
   return std::make_unique<DatasheetLaws>(query.machine.devices.front(), query.machine.host);
 }
 
-SpeedPlan::SpeedPlan(const Query& query, const CacheCase& cache_case)
+SpeedPlan::SpeedPlan(const Query& query,
+                     const CacheCase& cache_case,
+                     const std::optional<Speculation>& speculation)
     : laws_(laws_of(query)),
+      speculation_(speculation),
       n_gpus_(std::max(1, query.machine.n_gpus)),
       replicas_(query.settings.data_parallel) {
   if (query.settings.gpu_layers && *query.settings.gpu_layers <= n_layers(query.model.spec)) {
@@ -63,11 +66,33 @@ SpeedPlan::SpeedPlan(const Query& query, const CacheCase& cache_case)
   }
   steps_ = std::make_unique<StepOps>(query.model.spec, latency_settings(query, cache_case));
   generation_ = std::make_unique<Generation>(*steps_, *laws_, chunk_tokens(query));
+  if (speculation_) {
+    LatencySettings settings = latency_settings(query, cache_case);
+    settings.pipeline_parallel = 1;
+    settings.n_host_expert_layers = 0;
+    draft_steps_ = std::make_unique<StepOps>(prediction_block(query.model.spec), settings);
+    draft_ = std::make_unique<Generation>(*draft_steps_, *laws_, chunk_tokens(query));
+  }
 }
 
 StepTime SpeedPlan::decode(std::int64_t context_tokens, std::int64_t sequences, bool details) {
   const std::int64_t of_replica = (sequences + replicas_ - 1) / replicas_;
-  return generation_->decode(context_tokens - 1, of_replica, details);
+  if (!speculation_) {
+    return generation_->decode(context_tokens - 1, of_replica, details);
+  }
+  const std::int64_t n_drafts = speculation_->n_draft_tokens;
+  StepTime step = generation_->decode(context_tokens - 1, of_replica, details, n_drafts + 1);
+  const Estimate draft = draft_->decode(context_tokens - 1, of_replica).time_s;
+  const auto n = static_cast<double>(n_drafts);
+  step.time_s.value += n * draft.value;
+  step.time_s.low += n * draft.low;
+  step.time_s.high += n * draft.high;
+  return step;
+}
+
+double SpeedPlan::tokens_per_step() const {
+  return speculation_ ? expected_tokens(speculation_->acceptance, speculation_->n_draft_tokens)
+                      : 1.0;
 }
 
 std::optional<std::int64_t> pays_from(SpeedPlan& one,

@@ -10,19 +10,31 @@
 
 namespace kvfathom::cli {
 
+/// Speculative decoding: so many drafted tokens a step, each accepted with this probability.
+struct Speculation {
+  std::int64_t n_draft_tokens = 0;
+  double acceptance = 0.0;
+};
+
 /// The operations of one case, and how to price them.
 class SpeedPlan {
  public:
   /// Unsupported where the placement is not modelled; InputError where the machine says too little.
-  SpeedPlan(const Query& query, const CacheCase& cache_case);
+  SpeedPlan(const Query& query,
+            const CacheCase& cache_case,
+            const std::optional<Speculation>& speculation = std::nullopt);
 
   [[nodiscard]] Generation& generation() { return *generation_; }
   [[nodiscard]] std::int64_t n_gpus() const { return n_gpus_; }
   [[nodiscard]] std::int64_t replicas() const { return replicas_; }
 
-  /// One new token of each sequence, spread over the replicas; whether all of it fits is the
-  /// ledger's matter.
+  /// One step of every sequence, spread over the replicas; whether all of it fits is the ledger's
+  /// matter. With speculation: drafting and verifying, the operations listed being those of the
+  /// latter.
   [[nodiscard]] StepTime decode(std::int64_t context_tokens, std::int64_t sequences, bool details);
+
+  /// New tokens that a step yields each sequence.
+  [[nodiscard]] double tokens_per_step() const;
 
   /// Where the laws of what was priced so far come from.
   [[nodiscard]] std::string laws_sentence() const;
@@ -31,6 +43,9 @@ class SpeedPlan {
   std::unique_ptr<LawSource> laws_;
   std::unique_ptr<StepOps> steps_;
   std::unique_ptr<Generation> generation_;
+  std::optional<Speculation> speculation_;
+  std::unique_ptr<StepOps> draft_steps_;
+  std::unique_ptr<Generation> draft_;
   std::int64_t n_gpus_ = 1;
   std::int64_t replicas_ = 1;
 };

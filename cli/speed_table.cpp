@@ -68,7 +68,7 @@ void print_by_context(Console& console, const SpeedCase& one, const SpeedAnswer&
       row.push_back({duration(point.step.time_s.value)});
       continue;
     }
-    row.push_back({duration(point.step.time_s.value)});
+    row.push_back({duration(point.tpot_s())});
     row.push_back({rounded(rate(point))});
     row.push_back({interval(point)});
     row.push_back(bound_cell(point));
@@ -97,8 +97,8 @@ void print_by_batch(Console& console, const SpeedCase& one, const SpeedAnswer& a
   }
   for (const SpeedPoint& point : one.by_batch) {
     table.rows.push_back({{thousands(point.sequences)},
-                          {duration(point.step.time_s.value)},
-                          {rounded(1.0 / point.step.time_s.value)},
+                          {duration(point.tpot_s())},
+                          {rounded(1.0 / point.tpot_s())},
                           {rounded(rate(point))},
                           {interval(point)},
                           bound_cell(point)});
@@ -135,7 +135,7 @@ void print_comparison(Console& console, const SpeedAnswer& answer) {
     const SpeedPoint& point = at_context(one);
     table.rows.push_back({{one.label.text},
                           {type_pair(one.label.k, one.label.v)},
-                          {duration(point.step.time_s.value)},
+                          {duration(point.tpot_s())},
                           {rounded(rate(point))},
                           {rounded(rate(point) / native)},
                           bound_cell(point),
@@ -173,6 +173,13 @@ void print_speed(Console& console, const Query& query, const SpeedAnswer& answer
   console.line();
   if (!answer.prompts) {
     console.paragraph("No peak rate is known of this device, so prompts have no time.");
+  }
+  if (answer.speculation) {
+    console.paragraph("Each step drafts " + thousands(answer.speculation->n_draft_tokens) +
+                      (answer.speculation->n_draft_tokens == 1 ? " token" : " tokens") +
+                      " and yields " + rounded(first.by_batch.front().tokens_per_sequence) +
+                      " on average at an acceptance of " + rounded(answer.speculation->acceptance) +
+                      ".");
   }
   console.paragraph(first.laws);
   if (answer.watts) {

@@ -78,6 +78,16 @@ std::int64_t parse_count(const std::string& option,
   return value;
 }
 
+double parse_share(const std::string& option, const std::string& text, double most) {
+  double value = -1.0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = failure == std::errc{} && end == text.data() + text.size();
+  if (!whole || !(value >= 0.0 && value <= most)) {
+    throw InputError(option, "'" + printable(text) + "' is no share", "0 to " + rounded(most));
+  }
+  return value;
+}
+
 bool parse_on_off(const std::string& option, const std::string& text) {
   const std::string word = lower(text);
   if (word != "on" && word != "off") {

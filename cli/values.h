@@ -19,6 +19,9 @@ namespace kvfathom::cli {
     std::int64_t low,
     std::int64_t high = std::numeric_limits<std::int64_t>::max());
 
+/// A number in [0, most].
+[[nodiscard]] double parse_share(const std::string& option, const std::string& text, double most);
+
 [[nodiscard]] bool parse_on_off(const std::string& option, const std::string& text);
 [[nodiscard]] FlashAttention parse_flash_attention(const std::string& text);
 

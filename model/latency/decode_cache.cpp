@@ -23,13 +23,13 @@ std::int64_t stored_bytes(DType type, std::int64_t n_elements) {
 
 /// One layer's heads on this rank.
 struct Heads {
-  std::int64_t n_heads;
+  std::int64_t n_heads;  ///< of all new tokens: they share a KV head's rows
   std::int64_t n_kv_heads;
   std::int64_t head_dim;  ///< mean of a K and a V head's width
 };
 
 Heads heads_of(const Emit& emit, const Attention& a) {
-  return {emit.share(a.n_heads), emit.share(a.n_kv_heads), (a.head_dim + a.v_head_dim) / 2};
+  return {emit.query_heads(a.n_heads), emit.share(a.n_kv_heads), (a.head_dim + a.v_head_dim) / 2};
 }
 
 /// K or V of one token and head as the scheme stores it, the mean of both.
@@ -135,7 +135,7 @@ struct DecodeScheme {
   void operator()(const cache::KOnly& s) const {
     const ValueReconstructionShape shape{.n_sequences = emit.step.n_sequences,
                                          .n_tokens = emit.context(),
-                                         .n_heads = emit.share(a.n_heads),
+                                         .n_heads = emit.query_heads(a.n_heads),
                                          .n_kv_heads = emit.share(a.n_kv_heads),
                                          .head_dim = a.head_dim,
                                          .keys_rotated = a.rope_dim > 0};
@@ -206,7 +206,7 @@ struct DecodeScheme {
   void scored(const S& s, const cache::EvictionParameters& p, bool per_layer) const {
     const std::int64_t tokens = std::min(emit.context(), p.budget + p.generated);
     const EvictionShape shape{.n_sequences = emit.step.n_sequences,
-                              .n_heads = emit.share(a.n_heads),
+                              .n_heads = emit.query_heads(a.n_heads),
                               .n_kv_heads = emit.share(a.n_kv_heads),
                               .head_dim = a.head_dim,
                               .n_tokens = tokens,
@@ -224,7 +224,7 @@ struct DecodeScheme {
   [[nodiscard]] HeadReconstructionShape head_shape(const cache::HeadLinear& s) const {
     const cache::HeadLinearParameters& p = s.parameters;
     const std::int64_t n_kv = emit.share(a.n_kv_heads);
-    const std::int64_t rows = emit.share(a.n_heads) / n_kv;
+    const std::int64_t rows = emit.query_heads(a.n_heads) / n_kv;
     const std::int64_t n_predicted = n_kv * p.predicted / cache::kWhole;
     const std::int64_t n_stored = std::max<std::int64_t>(1, n_kv - n_predicted);
     const auto groups = [&](bool is_predicted_side) {
@@ -302,7 +302,7 @@ void emit_decode_latent(const Emit& emit, const LatentAttention& a, const LayerW
     const std::int64_t tokens = emit.step.n_sequences * emit_index_scores(emit, a);
     const MlaDecodeShape shape{.n_sequences = emit.step.n_sequences,
                                .n_cached_tokens = tokens,
-                               .n_heads = static_cast<int>(emit.share(a.n_heads)),
+                               .n_heads = static_cast<int>(emit.query_heads(a.n_heads)),
                                .kv_lora_rank = static_cast<int>(a.kv_lora_rank),
                                .qk_rope_head_dim = static_cast<int>(a.qk_rope_head_dim),
                                .separate_v = std::holds_alternative<cache::MlaWithV>(scheme)};

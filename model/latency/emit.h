@@ -25,6 +25,11 @@ struct Emit {
   [[nodiscard]] std::int64_t share(std::int64_t n) const {
     return (n + settings.tensor_parallel - 1) / settings.tensor_parallel;
   }
+  /// A rank's query heads in decode, those of every new token of a draft: all read K and V
+  /// together.
+  [[nodiscard]] std::int64_t query_heads(std::int64_t n_heads) const {
+    return share(n_heads) * step.n_new_tokens;
+  }
   /// `op.n_times` of it in every layer.
   void add(Op op) const {
     op.n_times *= n_layers;

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
+
+#include "model/error.h"
 
 namespace kvfathom {
 namespace {
@@ -62,9 +65,39 @@ StepTime Generation::prompt(std::int64_t n_tokens,
   return sum;
 }
 
-StepTime Generation::decode(std::int64_t n_cached_tokens, std::int64_t n_sequences, bool details) {
-  steps_->emit({.n_sequences = n_sequences, .n_cached_tokens = n_cached_tokens}, ops_);
+StepTime Generation::decode(std::int64_t n_cached_tokens,
+                            std::int64_t n_sequences,
+                            bool details,
+                            std::int64_t n_new_tokens) {
+  steps_->emit({.n_sequences = n_sequences,
+                .n_new_tokens = n_new_tokens,
+                .n_cached_tokens = n_cached_tokens},
+               ops_);
   return pricer_.price(ops_, steps_->n_layers(), details);
+}
+
+ModelSpec prediction_block(const ModelSpec& model) {
+  const bool has_block =
+      std::ranges::any_of(model.extras, [](const ExtraPart& part) { return part.kind == "mtp"; });
+  if (!has_block || model.layers.empty()) {
+    throw InputError("--draft-tokens",
+                     model.name + " has no prediction blocks of its own",
+                     "give a draft model: --draft MODEL");
+  }
+  const std::string last = "blk." + std::to_string(model.layers.size() - 1) + ".";
+  ModelSpec block = model;
+  block.layers = {model.layers.back()};
+  block.tensors.clear();
+  for (const Tensor& tensor : model.tensors) {
+    const bool of_layer = tensor.name.starts_with("blk.");
+    if (tensor.name.starts_with(last)) {
+      block.tensors.push_back(tensor);
+      block.tensors.back().name = "blk.0." + tensor.name.substr(last.size());
+    } else if (!of_layer) {
+      block.tensors.push_back(tensor);
+    }
+  }
+  return block;
 }
 
 double expected_tokens(double acceptance, std::int64_t n_draft_tokens) {

@@ -22,10 +22,12 @@ class Generation {
                                 std::int64_t n_sequences = 1,
                                 bool details = false);
 
-  /// One new token of each of `n_sequences` that hold `n_cached_tokens` each.
+  /// One new token of each of `n_sequences` that hold `n_cached_tokens` each; or `n_new_tokens`,
+  /// which verifies a draft of one less.
   [[nodiscard]] StepTime decode(std::int64_t n_cached_tokens,
                                 std::int64_t n_sequences = 1,
-                                bool details = false);
+                                bool details = false,
+                                std::int64_t n_new_tokens = 1);
 
   /// What the last call with details priced; OpTime::op counts into it.
   [[nodiscard]] const std::vector<Op>& ops() const { return ops_; }
@@ -37,6 +39,10 @@ class Generation {
   std::int64_t chunk_tokens_;
   std::vector<Op> ops_;
 };
+
+/// The model that a prediction block behind the decoder's last layer is: that layer again, with the
+/// model's own output head (DeepSeek-V3 report, s2.2). InputError where the model has none.
+[[nodiscard]] ModelSpec prediction_block(const ModelSpec& model);
 
 /// Tokens that one step of a draft of `n_draft_tokens` yields where each is accepted with
 /// probability `acceptance` and none behind the first that is not: (1 - a^(k+1)) / (1 - a)

@@ -70,7 +70,8 @@ void StepOps::emit(const StepShape& step, std::vector<Op>& ops) const {
     latency::emit_mixer(emit, layer);
   }
   const latency::Emit once{settings_, step, hidden_size_, 1, ops};
-  const std::int64_t rows = step.n_sequences;  // a prompt's last token alone has logits
+  // A prompt's last token alone has logits; every token of a draft is judged by its own.
+  const std::int64_t rows = step.phase == Phase::prefill ? step.n_sequences : once.tokens();
   const MatrixWork& head = work_.output_head;
   const std::int64_t vocabulary = once.share(head.n_out);
   const Bytes weights(static_cast<double>(head.weights_bytes) /

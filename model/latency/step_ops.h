@@ -21,7 +21,7 @@ enum class Phase : std::uint8_t { prefill, decode };
 struct StepShape {
   Phase phase = Phase::decode;
   std::int64_t n_sequences = 1;
-  std::int64_t n_new_tokens = 1;     ///< of each; 1 in decode
+  std::int64_t n_new_tokens = 1;     ///< of each; decode: 1, or a draft and the token before it
   std::int64_t n_cached_tokens = 0;  ///< of each, before the step
   /// Decode with sequences of different length: cached tokens of each, in place of the number
   /// above.

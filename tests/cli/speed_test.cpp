@@ -106,5 +106,20 @@ TEST(Speed, SchemesAreComparedWithTheNativeOne) {
   EXPECT_TRUE(schemes.at(2).at("pays_from_tokens").is_null());
 }
 
+TEST(Speed, DraftsPayByHowOftenTheyAreRight) {
+  const std::string words = "glm-4.5-air --gpu h200-sxm --engine ideal --context 8192";
+  const auto tpot = [](const Json& document) {
+    const Json& point = decode_point(document, 8192, 1);
+    const double per_step = point.at("tokens_per_step");
+    return static_cast<double>(point.at("time_s").at("value")) / per_step;
+  };
+  const double plain = tpot(speed(words));
+  EXPECT_LT(tpot(speed(words + " --draft-tokens 1 --acceptance 0.9")), plain);
+  EXPECT_GT(tpot(speed(words + " --draft-tokens 4 --acceptance 0")), plain);
+  EXPECT_EQ(run_cli("speed llama-3.1-8b --gpu h100-sxm --draft-tokens 2 --acceptance 0.5").status,
+            2);
+  EXPECT_EQ(run_cli("speed " + words + " --draft-tokens 2").status, 2);
+}
+
 }  // namespace
 }  // namespace kvfathom::testing

@@ -189,5 +189,37 @@ TEST(Generation, SpeculationYieldsAGeometricSum) {
   EXPECT_DOUBLE_EQ(expected_tokens(0.0, 4), 1.0);
 }
 
+// DeepSeek-V3's prediction block is one layer of 256 experts, 11.5 B parameters without embedding
+// and head (report s2.2: 14 B with them).
+TEST(Generation, APredictionBlockIsTheLastLayerAgain) {
+  const ModelSpec block = prediction_block(catalog("deepseek-v3"));
+  ASSERT_EQ(block.layers.size(), 1U);
+  double elements = 0.0;
+  for (const Tensor& tensor : block.tensors) {
+    elements += tensor.name.starts_with("blk.0.") ? static_cast<double>(n_elements(tensor)) : 0.0;
+  }
+  EXPECT_NEAR(elements / 1e9, 11.5, 0.1);
+  EXPECT_THROW(static_cast<void>(prediction_block(catalog("llama-3.1-8b"))), InputError);
+}
+
+// Verifying a draft of three reads weights and cache once, as one token does, and computes four.
+TEST(Generation, ADraftIsVerifiedWithOneReadingOfWeightsAndCache) {
+  const StepOps steps(catalog("llama-3.1-8b"), {});
+  std::vector<Op> one;
+  std::vector<Op> four;
+  steps.emit({.n_cached_tokens = 8191}, one);
+  steps.emit({.n_new_tokens = 4, .n_cached_tokens = 8188}, four);
+  ASSERT_EQ(one.size(), four.size());
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    EXPECT_EQ(one[i].weights, four[i].weights) << one[i].part;
+    if (one[i].op_class.kind == OpKind::gemm || one[i].part == "attention") {
+      EXPECT_NEAR(four[i].cost.flops / one[i].cost.flops, 4.0, 1e-9) << one[i].part;
+    }
+    if (one[i].part == "attention") {
+      EXPECT_NEAR(four[i].cost.read / one[i].cost.read, 1.0, 1e-2);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace kvfathom
