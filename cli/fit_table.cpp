@@ -174,6 +174,7 @@ void print_fit(Console& console,
   if (!console.quiet) {
     console.line(console.styled(model_line(query.model), Style::bold));
     console.paragraph(machine_line(query.machine) + "; " + engine_line(query));
+    print_default_refused(console, query);
     console.line();
   }
   print_answers(console, options, answers, best);

@@ -98,6 +98,13 @@ std::string engine_line(const Query& query) {
   return text;
 }
 
+void print_default_refused(Console& console, const Query& query) {
+  if (!query.default_refused.empty()) {
+    console.paragraph("The formula only, without an engine's own memory (" + query.default_refused +
+                      ").");
+  }
+}
+
 std::string type_pair(DType k, DType v) {
   std::string text(name(k));
   return k == v ? text : text + "/" + std::string(name(v));

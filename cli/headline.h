@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "cli/console.h"
 #include "cli/query.h"
 
 namespace kvfathom::cli {
@@ -13,10 +14,14 @@ namespace kvfathom::cli {
 /// "NVIDIA GeForce RTX 4090, 24.00 GiB" or "no GPU given".
 [[nodiscard]] std::string machine_line(const Machine& machine);
 
-/// "llama.cpp 0.5.0", "ideal".
 /// "Placed: gpu0 24 layers, host 9 layers (..); experts of the first 12 layers on the host".
 [[nodiscard]] std::string placement_line(const Placement& placement);
+
+/// "llama.cpp 0.5.0", "ideal".
 [[nodiscard]] std::string engine_line(const Query& query);
+
+/// Says why `ideal` answers for the default engine, where it does.
+void print_default_refused(Console& console, const Query& query);
 
 /// "f16", or "q8_0/f16" where K and V differ.
 [[nodiscard]] std::string type_pair(DType k, DType v);

@@ -23,7 +23,9 @@ Json model_json(const ModelSpec& model) {
 }
 
 Json engine_json(const Query& query) {
-  return {{"name", query.engine->name}, {"version", text_or_null(query.engine_version)}};
+  return {{"name", query.engine->name},
+          {"version", text_or_null(query.engine_version)},
+          {"default_refused", text_or_null(query.default_refused)}};
 }
 
 Json scheme_json(const SchemeLabel& label) {

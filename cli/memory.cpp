@@ -165,6 +165,7 @@ void print_text(Console& console, const Query& query, const Options& options, co
                       thousands(query.settings.sequences) +
                       (query.settings.sequences == 1 ? " sequence" : " sequences"));
     console.paragraph(machine_line(query.machine));
+    print_default_refused(console, query);
     if (a.placement) {
       console.paragraph(placement_line(*a.placement));
     }

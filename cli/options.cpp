@@ -95,7 +95,10 @@ void add_engine_options(CLI::App& command, Options& options) {
   const auto add = [&](const char* name, Text& target, const char* type, const char* help) {
     command.add_option(name, target, help)->type_name(type)->group("Engine");
   };
-  add("--engine", engine.engine, "E", "ideal, llama.cpp (default for GGUF), vllm .. or all (fit)");
+  add("--engine",
+      engine.engine,
+      "E",
+      "llama.cpp (default for GGUF), vllm (default else), ideal .. or all");
   add("--engine-version", engine.engine_version, "V", "build (b9000), release or date");
   add("--context", engine.context, "N", "tokens per sequence");
   add("--sequences", engine.sequences, "S", "concurrent sequences, default 1 (llama.cpp -np)");

@@ -141,6 +141,53 @@ void read_placement(const Options& all, Query& query) {
   }
 }
 
+/// Devices that the rules of the serving engines were not made for.
+void require_served(const Machine& machine) {
+  for (const HardwareSpec& device : machine.devices) {
+    if (device.vendor == "apple" || device.kind == "tpu" || device.kind == "cpu") {
+      throw Unsupported(
+          std::string(kCheckpointEngine), "no rule for the memory of " + device.name, "");
+    }
+  }
+}
+
+/// Whether another engine may have an answer: not where what was asked for is a mistake.
+bool is_for_another_engine(const Error& error) {
+  return dynamic_cast<const Unsupported*>(&error) != nullptr ||
+         error.where().starts_with("--cache-type");
+}
+
+/// The query of an engine that has a rule for all that was asked.
+Query with_planned_engine(const Query& base, const Options& options, std::string_view engine) {
+  Query query = with_engine(base, options, engine_named(engine));
+  for (const CacheCase& cache_case : fit_cases(query, options)) {
+    static_cast<void>(plan_of(query, cache_case));
+  }
+  return query;
+}
+
+/// vLLM where it has a rule, else the formula; what that has none for either is vLLM's to refuse.
+Query with_default_engine(const Query& base, const Options& options) {
+  try {
+    require_served(base.machine);
+    return with_planned_engine(base, options, kCheckpointEngine);
+  } catch (const Error& error) {
+    if (!is_for_another_engine(error)) {
+      throw;
+    }
+    try {
+      Query query = with_planned_engine(base, options, "ideal");
+      query.default_refused = error.where() + ": " + error.found();
+      return query;
+    } catch (const Error& other) {
+      if (other.where() == error.where()) {
+        throw;  // it knows the scheme, and says what is wrong with it
+      }
+    }
+    throw;
+  }
+}
+
 }  // namespace
 
 bool keeps_all(DType dtype) {
@@ -214,9 +261,11 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
 
 Query read_query(const Options& options) {
   Query query = read_model_and_machine(options);
-  const EngineInfo& engine =
-      engine_named(lower(options.engine.engine.value_or(query.model.gguf ? "llama.cpp" : "ideal")));
-  return with_engine(std::move(query), options, engine);
+  if (options.engine.engine) {
+    return with_engine(std::move(query), options, engine_named(lower(*options.engine.engine)));
+  }
+  return query.model.gguf ? with_engine(std::move(query), options, engine_named("llama.cpp"))
+                          : with_default_engine(query, options);
 }
 
 std::unique_ptr<MemoryPlan> plan_of(const Query& query, const CacheCase& cache_case) {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/gpu_argument.h"
@@ -30,16 +31,23 @@ struct CacheCase {
   return {cache_case.scheme, cache_case.parameters};
 }
 
+/// The engine of a checkpoint that nobody named one for.
+inline constexpr std::string_view kCheckpointEngine = "vllm";
+
 struct Query {
   ModelArgument model;
   Machine machine;
   const EngineInfo* engine = nullptr;
   std::string engine_version;  ///< as shown: the one asked for, or the newest known
-  EngineSettings settings;     ///< of every case; scheme and cache types are the case's
+  /// Why the default engine does not answer, where `ideal` stands in for it; else empty.
+  std::string default_refused;
+  EngineSettings settings;  ///< of every case; scheme and cache types are the case's
   /// `--auto`: every case's layers are placed so that this context fits.
   std::optional<std::int64_t> auto_context_tokens;
 };
 
+/// The engine that was named, else llama.cpp for a GGUF and vLLM for a checkpoint. What vLLM has no
+/// rule for is answered by `ideal`, and `default_refused` says why.
 [[nodiscard]] Query read_query(const Options& options);
 
 /// The part of a query that all engines share, and the rest of it for one of them.

@@ -286,6 +286,29 @@ TEST(Placement, AutoLeavesAloneWhatFits) {
   EXPECT_EQ(chosen.at("placement"), nullptr);
 }
 
+TEST(DefaultEngine, IsVllmForACheckpointAndTheFormulaWhereVllmHasNoRule) {
+  const Json served = json_of("memory qwen2.5-0.5b --context 1000").at("engine");
+  EXPECT_EQ(served.at("name"), "vllm");
+  EXPECT_TRUE(served.at("default_refused").is_null());
+  const Json gguf = json_of("memory qwen2.5-0.5b --context 1000 --weights q8_0").at("engine");
+  EXPECT_EQ(gguf.at("name"), "llama.cpp");
+  for (const char* words : {"memory rwkv-5-world-3b --context 1000",
+                            "memory qwen2.5-0.5b --context 1000 --scheme kivi",
+                            "memory qwen2.5-0.5b --context 1000 --cache-type-k q8_0",
+                            "memory qwen2.5-0.5b --context 1000 --gpus 0",
+                            "memory qwen2.5-0.5b --context 1000 --gpu m4-max-40-core"}) {
+    const Json engine = json_of(words).at("engine");
+    EXPECT_EQ(engine.at("name"), "ideal") << words;
+    EXPECT_TRUE(engine.at("default_refused").is_string()) << words;
+  }
+}
+
+TEST(DefaultEngine, RefusesForVllmWhatNoEngineTakes) {
+  const Ran ran = run_cli("memory rwkv-5-world-3b --context 1000 --tensor-parallel 2");
+  EXPECT_EQ(ran.status, 3);
+  EXPECT_NE(ran.err.find("vllm: no rule"), std::string::npos) << ran.err;
+}
+
 TEST(Placement, AppleLimitsBoundTheGpuAndNotTheHost) {
   const std::string words = "memory llama-3.1-8b --weights q8_0 --context 8192 --gpu m4-pro";
   EXPECT_EQ(total_of(json_of(words), "gpu0").at("capacity_bytes"), std::int64_t{48} << 30);
