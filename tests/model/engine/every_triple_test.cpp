@@ -150,7 +150,7 @@ TEST_P(EveryTriple, IsRefusedByNameOrIsSound) {
 INSTANTIATE_TEST_SUITE_P(Engines,
                          EveryTriple,
                          ::testing::Values(Sample{"ideal", 1, 1800},
-                                           Sample{"llama.cpp", 83, 330},
+                                           Sample{"llama.cpp", 41, 330},
                                            Sample{"vllm", 1, 290},
                                            Sample{"sglang", 1, 180},
                                            Sample{"tensorrt-llm", 1, 180},
