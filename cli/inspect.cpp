@@ -156,23 +156,55 @@ std::string planned(const cache::Scheme& scheme) {
   return layout.token_cap ? text + " of the last " + thousands(*layout.token_cap) : text;
 }
 
-/// What each layer keeps; layers that keep the same stand in one line.
-void print_cache_plan(Console& console, const ModelSpec& spec) {
+/// Layers that keep the same.
+struct PlannedLayers {
+  std::vector<cache::Scheme> schemes;
+  std::vector<std::size_t> layers;
+};
+
+std::vector<PlannedLayers> cache_plan(const ModelSpec& spec) {
   const auto schemes = cache::layer_schemes(spec, CacheScheme::native);
-  std::vector<std::pair<std::vector<cache::Scheme>, std::vector<std::size_t>>> plan;
+  std::vector<PlannedLayers> plan;
   for (std::size_t i = 0; i < schemes.size(); ++i) {
-    const auto same = std::find_if(
-        plan.begin(), plan.end(), [&](const auto& row) { return row.first == schemes[i]; });
-    (same == plan.end() ? plan.emplace_back(schemes[i], std::vector<std::size_t>{}) : *same)
-        .second.push_back(i);
+    const auto same = std::ranges::find(plan, schemes[i], &PlannedLayers::schemes);
+    (same == plan.end() ? plan.emplace_back(PlannedLayers{schemes[i], {}}) : *same)
+        .layers.push_back(i);
   }
-  console.line("  " + console.styled("Cache plan", Style::bold) + ", bytes at 16 bits (states 32)");
-  for (const auto& [row, members] : plan) {
-    std::string text = "layers " + numbers(members, members.size()) + ": ";
-    for (const cache::Scheme& scheme : row) {
-      text += (&scheme == &row.front() ? "" : " and ") + planned(scheme);
+  return plan;
+}
+
+Json cache_plan_json(const ModelSpec& spec) {
+  Json plan = Json::array();
+  for (const PlannedLayers& row : cache_plan(spec)) {
+    Json caches = Json::array();
+    for (const cache::Scheme& scheme : row.schemes) {
+      const cache::CacheLayout layout = cache::layout(scheme);
+      Json json{{"scheme", cache::name(scheme)},
+                {"k_row_elements", layout.k_row_elements},
+                {"v_row_elements", layout.v_row_elements},
+                {"state_elements", layout.state_elements},
+                {"conv_elements", layout.conv_elements}};
+      if (layout.token_cap) {
+        json["token_cap"] = *layout.token_cap;
+      }
+      if (layout.shares_with_layer) {
+        json["shares_with_layer"] = *layout.shares_with_layer;
+      }
+      caches.push_back(std::move(json));
     }
-    console.paragraph(text + (row.empty() ? "nothing" : ""), 4);
+    plan.push_back({{"layers", row.layers}, {"caches", std::move(caches)}});
+  }
+  return plan;
+}
+
+void print_cache_plan(Console& console, const ModelSpec& spec) {
+  console.line("  " + console.styled("Cache plan", Style::bold) + ", bytes at 16 bits (states 32)");
+  for (const PlannedLayers& row : cache_plan(spec)) {
+    std::string text = "layers " + numbers(row.layers, row.layers.size()) + ": ";
+    for (const cache::Scheme& scheme : row.schemes) {
+      text += (&scheme == &row.schemes.front() ? "" : " and ") + planned(scheme);
+    }
+    console.paragraph(text + (row.schemes.empty() ? "nothing" : ""), 4);
   }
 }
 
@@ -187,6 +219,7 @@ int inspect(const Options& options, Console& console) {
     for (auto& [key, value] : json.items()) {
       ordered[key] = std::move(value);
     }
+    ordered["cache_plan"] = cache_plan_json(model.spec);
     print_json(console, ordered);
     return 0;
   }

@@ -193,7 +193,8 @@ Reader checked(const nlohmann::json& json, const std::string& source) {
                                                         "assumed",
                                                         "model",
                                                         "layers",
-                                                        "extras"});
+                                                        "extras",
+                                                        "cache_plan"});
   return document;
 }
 

@@ -181,6 +181,29 @@ TEST(InspectJson, IsTheCatalogsOwnFormat) {
   EXPECT_EQ(json_of("inspect " + written.string()).at("layers"), document.at("layers"));
 }
 
+/// Published: gemma_pytorch's configuration of 4B (4 KV heads of 256; 5 of 34 layers are global,
+/// the window is 1,024) and the DeepSeek-V3.2-Exp report (512 + 64 latent, indexer keys of 128).
+TEST(InspectJson, HoldsThePlanOfTheCache) {
+  const Json gemma = json_of("inspect gemma-3-4b-it").at("cache_plan");
+  ASSERT_EQ(gemma.size(), 2U);
+  const Json& local = gemma.at(0);
+  EXPECT_EQ(local.at("layers").size(), 29U);
+  EXPECT_EQ(local.at("caches").at(0).at("scheme"), "window");
+  EXPECT_EQ(local.at("caches").at(0).at("token_cap"), 1024);
+  EXPECT_EQ(gemma.at(1).at("layers"), Json({5, 11, 17, 23, 29}));
+  EXPECT_EQ(gemma.at(1).at("caches").at(0).at("k_row_elements"), 1024);
+  EXPECT_FALSE(gemma.at(1).at("caches").at(0).contains("token_cap"));
+
+  const Json sparse = json_of("inspect deepseek-v3.2").at("cache_plan");
+  ASSERT_EQ(sparse.size(), 1U);
+  EXPECT_EQ(sparse.at(0).at("layers").size(), 61U);
+  const Json& caches = sparse.at(0).at("caches");
+  ASSERT_EQ(caches.size(), 2U);
+  EXPECT_EQ(caches.at(0).at("k_row_elements"), 576);
+  EXPECT_EQ(caches.at(0).at("v_row_elements"), 0);
+  EXPECT_EQ(caches.at(1).at("k_row_elements"), 128);
+}
+
 TEST(InspectJson, EveryCatalogFileFitsTheSchema) {
   const Json schema =
       Json::parse(read_all(fs::path(KVFATHOM_SOURCE_DIR) / "data/schemas/inspect.schema.json"));

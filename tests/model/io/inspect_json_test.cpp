@@ -142,7 +142,7 @@ TEST(InspectRefusals, NameFieldValueAndRange) {
             "m.json: \"layers[0].first\": 1 leaves a gap or overlaps; 0");
   EXPECT_EQ(refusal(R"({"lairs": 1})"),
             "m.json: \"lairs\": unknown field; one of schema, kvfathom_version, id, aliases, "
-            "sources, assumed, model, layers, extras");
+            "sources, assumed, model, layers, extras, cache_plan");
 }
 
 std::string refusal_of_layer(const std::string& mixer) {

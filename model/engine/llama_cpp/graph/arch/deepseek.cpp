@@ -2,6 +2,7 @@
 // indexer of DeepSeek V3.2 and GLM-5 (deepseek32.cpp, glm-dsa.cpp).
 #include <array>
 
+#include "model/engine/engine.h"
 #include "model/engine/llama_cpp/graph/arch/arch.h"
 #include "model/error.h"
 
@@ -226,10 +227,16 @@ TensorId chosen_cells(Builder& b,
 /// Every layer, or some of them, has an indexer; the others use the cells of the last that has.
 void build_sparse_latent(Builder& b) {
   TensorGraph& g = b.graph;
-  if (b.settings.latent != CacheScheme::mla_latent || !latent(b, 0).indexer) {
+  if (b.settings.latent != CacheScheme::mla_latent) {
+    throw Unsupported("llama.cpp",
+                      "\"" + b.model.architecture + "\" with a cache laid out as " +
+                          std::string(name(b.settings.latent)),
+                      "its graph is known with mla-latent alone");
+  }
+  if (!latent(b, 0).indexer) {
     throw Unsupported("model architecture",
-                      "\"" + b.model.architecture + "\" without latent keys and an indexer",
-                      "a file with both");
+                      "\"" + b.model.architecture + "\" without an indexer",
+                      "a file with one");
   }
   TensorId x = b.token_embedding();
   const TensorId pos = b.positions();
