@@ -34,10 +34,7 @@ const Command kCommands[] = {
        add_model_options(app, options);
        add_gpu_options(app, options);
        add_engine_options(app, options);
-       app.add_flag("--beyond-trained", options.beyond_trained, "look past the trained length")
-           ->group("Machine");
-       app.add_flag("--users", options.users, "as many sequences of --context tokens as fit")
-           ->group("Machine");
+       add_inverse_options(app, options);
      },
      fit},
     {"memory",

@@ -9,6 +9,9 @@ namespace kvfathom::cli {
 
 [[nodiscard]] int crossover(const Options& options, Console& console);
 [[nodiscard]] int fit(const Options& options, Console& console);
+/// The other inverses of `fit`.
+[[nodiscard]] int fit_smallest_gpu(const Options& options, Console& console);
+[[nodiscard]] int fit_best_quant(const Options& options, Console& console);
 [[nodiscard]] int memory(const Options& options, Console& console);
 [[nodiscard]] int inspect(const Options& options, Console& console);
 [[nodiscard]] int list(const Options& options, Console& console);

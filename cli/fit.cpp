@@ -234,6 +234,17 @@ int fit_all_engines(const Options& options, Console& console, std::int64_t users
 }  // namespace
 
 int fit(const Options& options, Console& console) {
+  if (options.smallest_gpu) {
+    return fit_smallest_gpu(options, console);
+  }
+  if (options.best_quant) {
+    return fit_best_quant(options, console);
+  }
+  if (options.vendor || options.max_gpus) {
+    throw InputError(options.vendor ? "--vendor" : "--max-gpus",
+                     "given without --smallest-gpu",
+                     "give --smallest-gpu --context N");
+  }
   const std::int64_t users_context = context_for_users(options);
   if (options.engine.engine && lower(*options.engine.engine) == "all") {
     return fit_all_engines(options, console, users_context);

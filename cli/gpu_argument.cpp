@@ -113,6 +113,19 @@ std::int64_t capacity_of(const HardwareSpec& device, bool host_only) {
   return device.free_memory_bytes.value_or(whole);
 }
 
+/// What follows from the devices of a machine: its name and what each of them may be filled to.
+void describe_devices(Machine& machine) {
+  const bool host_only = machine.n_gpus == 0;
+  machine.name = name_of(machine.devices);
+  for (std::size_t i = 0; i < machine.devices.size(); ++i) {
+    const HardwareSpec& device = machine.devices[i];
+    const Device place{host_only ? Device::kHost : static_cast<int>(i)};
+    machine.capacities.push_back({place, capacity_of(device, host_only)});
+    machine.host_shares_memory =
+        machine.host_shares_memory || (!host_only && device.unified_memory);
+  }
+}
+
 /// The host as a second capacity, where it is known and not the GPU's own memory.
 void add_host(const GpuOptions& options, Machine& machine) {
   const bool local = options.gpu && lower(*options.gpu) == "local";
@@ -187,20 +200,21 @@ Machine read_machine(const GpuOptions& options) {
   if (counted && machine.devices.empty() && count > 0) {
     machine.n_gpus = static_cast<int>(count);
   }
-  machine.name = name_of(machine.devices);
-  for (std::size_t i = 0; i < machine.devices.size(); ++i) {
-    const HardwareSpec& device = machine.devices[i];
-    const Device place{host_only ? Device::kHost : static_cast<int>(i)};
-    machine.capacities.push_back({place, capacity_of(device, host_only)});
-    machine.host_shares_memory =
-        machine.host_shares_memory || (!host_only && device.unified_memory);
-  }
+  describe_devices(machine);
   add_host(options, machine);
   if (options.host_bandwidth) {
     machine.host.emplace();
     machine.host->name = "host";
     machine.host->bandwidth = parse_bandwidth(*options.host_bandwidth, "--host-bandwidth");
   }
+  return machine;
+}
+
+Machine machine_of(const HardwareSpec& device, int n_gpus) {
+  Machine machine;
+  machine.devices.assign(static_cast<std::size_t>(n_gpus), device);
+  machine.n_gpus = n_gpus;
+  describe_devices(machine);
   return machine;
 }
 

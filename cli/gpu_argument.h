@@ -32,4 +32,7 @@ struct Machine {
 /// contradict each other.
 [[nodiscard]] Machine read_machine(const GpuOptions& options);
 
+/// So many of one GPU.
+[[nodiscard]] Machine machine_of(const HardwareSpec& device, int n_gpus);
+
 }  // namespace kvfathom::cli

@@ -65,6 +65,31 @@ void add_crossover_options(CLI::App& command, Options& options) {
   command.add_flag("--map", crossover.map, "who wins, by length and bandwidth")->group("Tier");
 }
 
+void add_inverse_options(CLI::App& command, Options& options) {
+  constexpr const char* kGroup = "What to find (default: the longest context)";
+  command.add_flag("--beyond-trained", options.beyond_trained, "look past the trained length")
+      ->group(kGroup);
+  command.add_flag("--users", options.users, "as many sequences of --context tokens as fit")
+      ->group(kGroup);
+  command
+      .add_flag("--smallest-gpu",
+                options.smallest_gpu,
+                "the smallest GPU, and number of it, that holds --context tokens")
+      ->group(kGroup);
+  command
+      .add_option("--max-gpus", options.max_gpus, "at most so many of a GPU (8; 1, 2, 4, 8 tried)")
+      ->type_name("N")
+      ->group(kGroup);
+  command.add_option("--vendor", options.vendor, "only its GPUs (nvidia, amd, intel, apple)")
+      ->type_name("NAME")
+      ->group(kGroup);
+  command
+      .add_flag("--best-quant",
+                options.best_quant,
+                "the finest types of weights and cache that hold --context tokens")
+      ->group(kGroup);
+}
+
 void add_speed_options(CLI::App& command, Options& options) {
   command
       .add_option("--host-bandwidth",

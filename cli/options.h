@@ -85,6 +85,10 @@ struct Options {
   EngineOptions engine;
   bool beyond_trained = false;
   bool users = false;
+  bool smallest_gpu = false;
+  Text max_gpus;
+  Text vendor;
+  bool best_quant = false;
   bool energy = false;
   Text draft_tokens;
   Text acceptance;
@@ -98,6 +102,7 @@ void add_model_options(CLI::App& command, Options& options);
 void add_gpu_options(CLI::App& command, Options& options);
 void add_crossover_options(CLI::App& command, Options& options);
 void add_engine_options(CLI::App& command, Options& options);
+void add_inverse_options(CLI::App& command, Options& options);
 void add_speed_options(CLI::App& command, Options& options);
 
 }  // namespace kvfathom::cli
