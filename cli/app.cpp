@@ -34,6 +34,7 @@ const Command kCommands[] = {
        add_model_options(app, options);
        add_gpu_options(app, options);
        add_engine_options(app, options);
+       add_draft_options(app, options);
        app.add_flag("--beyond-trained", options.beyond_trained, "look past the trained length")
            ->group("Machine");
        app.add_flag("--users", options.users, "as many sequences of --context tokens as fit")
@@ -47,6 +48,7 @@ const Command kCommands[] = {
        add_model_options(app, options);
        add_gpu_options(app, options);
        add_engine_options(app, options);
+       add_draft_options(app, options);
        app.add_option(
               "--total-context", options.engine.total_context, "tokens in all (llama.cpp -c)")
            ->type_name("N")

@@ -62,6 +62,15 @@ struct EngineOptions {
   bool auto_placement = false;
 };
 
+/// A second model that drafts for the first.
+struct DraftOptions {
+  Text model;
+  Text weights;
+  Text gpu_layers;
+  Text cache_type_k;
+  Text cache_type_v;
+};
+
 /// One struct for all commands: each registers the part it has a use for.
 struct Options {
   OutputOptions output;
@@ -69,6 +78,7 @@ struct Options {
   Text weights;
   GpuOptions gpu;
   EngineOptions engine;
+  DraftOptions draft;
   bool beyond_trained = false;
   bool users = false;
   std::string list_what;
@@ -79,5 +89,6 @@ void add_output_options(CLI::App& command, Options& options);
 void add_model_options(CLI::App& command, Options& options);
 void add_gpu_options(CLI::App& command, Options& options);
 void add_engine_options(CLI::App& command, Options& options);
+void add_draft_options(CLI::App& command, Options& options);
 
 }  // namespace kvfathom::cli

@@ -12,6 +12,7 @@
 #include "model/cache/quality.h"
 #include "model/cache/request_text.h"
 #include "model/engine/engine.h"
+#include "model/engine/llama_cpp/draft.h"
 
 namespace kvfathom::cli {
 
@@ -30,6 +31,12 @@ struct CacheCase {
   return {cache_case.scheme, cache_case.parameters};
 }
 
+/// The model that drafts for the query's.
+struct DraftQuery {
+  ModelArgument model;
+  llama_cpp::DraftChoice choice;
+};
+
 struct Query {
   ModelArgument model;
   Machine machine;
@@ -38,6 +45,7 @@ struct Query {
   EngineSettings settings;     ///< of every case; scheme and cache types are the case's
   /// `--auto`: every case's layers are placed so that this context fits.
   std::optional<std::int64_t> auto_context_tokens;
+  std::optional<DraftQuery> draft;
 };
 
 [[nodiscard]] Query read_query(const Options& options);
