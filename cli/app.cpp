@@ -34,6 +34,7 @@ const Command kCommands[] = {
        add_model_options(app, options);
        add_gpu_options(app, options);
        add_engine_options(app, options);
+       add_draft_options(app, options);
        add_inverse_options(app, options);
      },
      fit},
@@ -44,6 +45,7 @@ const Command kCommands[] = {
        add_model_options(app, options);
        add_gpu_options(app, options);
        add_engine_options(app, options);
+       add_draft_options(app, options);
        app.add_option(
               "--total-context", options.engine.total_context, "tokens in all (llama.cpp -c)")
            ->type_name("N")

@@ -95,6 +95,10 @@ std::string engine_line(const Query& query) {
   if (!query.engine_version.empty()) {
     text += " " + printable(query.engine_version);
   }
+  if (query.draft) {
+    const ModelArgument& draft = query.draft->model;
+    text += ", drafting by " + printable(draft.spec.name) + " (" + draft.weights + ")";
+  }
   return text;
 }
 

@@ -180,4 +180,22 @@ void add_engine_options(CLI::App& command, Options& options) {
       ->group("Engine");
 }
 
+void add_draft_options(CLI::App& command, Options& options) {
+  DraftOptions& draft = options.draft;
+  const auto add = [&](const char* name, Text& target, const char* type, const char* help) {
+    command.add_option(name, target, help)->type_name(type)->group("Draft model");
+  };
+  add("--draft", draft.model, "MODEL", "a second model that drafts for the first (llama.cpp -md)");
+  add("--draft-weights", draft.weights, "F", "its weight format, as --weights");
+  add("--draft-gpu-layers", draft.gpu_layers, "N", "its last N layers on the GPUs (-ngld)");
+  add("--draft-cache-type-k",
+      draft.cache_type_k,
+      "T",
+      "its element type of K, default f16 (-ctkd)");
+  add("--draft-cache-type-v",
+      draft.cache_type_v,
+      "T",
+      "its element type of V, default f16 (-ctvd)");
+}
+
 }  // namespace kvfathom::cli

@@ -76,6 +76,15 @@ struct CrossoverOptions {
   bool map = false;
 };
 
+/// A second model that drafts for the first.
+struct DraftOptions {
+  Text model;
+  Text weights;
+  Text gpu_layers;
+  Text cache_type_k;
+  Text cache_type_v;
+};
+
 /// One struct for all commands: each registers the part it has a use for.
 struct Options {
   OutputOptions output;
@@ -83,6 +92,7 @@ struct Options {
   Text weights;
   GpuOptions gpu;
   EngineOptions engine;
+  DraftOptions draft;
   bool beyond_trained = false;
   bool users = false;
   bool smallest_gpu = false;
@@ -104,5 +114,6 @@ void add_crossover_options(CLI::App& command, Options& options);
 void add_engine_options(CLI::App& command, Options& options);
 void add_inverse_options(CLI::App& command, Options& options);
 void add_speed_options(CLI::App& command, Options& options);
+void add_draft_options(CLI::App& command, Options& options);
 
 }  // namespace kvfathom::cli

@@ -13,6 +13,7 @@
 #include "model/error.h"
 #include "model/io/engine_history_json.h"
 #include "model/io/file.h"
+#include "model/memory/companions.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -188,6 +189,59 @@ Query with_default_engine(const Query& base, const Options& options) {
   }
 }
 
+/// The draft model and what it may choose for itself; nothing else of the line is without one.
+void read_draft(const DraftOptions& options, Query& query) {
+  if (!options.model) {
+    if (options.weights || options.gpu_layers || options.cache_type_k || options.cache_type_v) {
+      throw InputError("--draft", "missing beside the options of a draft", "give --draft MODEL");
+    }
+    return;
+  }
+  if (loads_checkpoints(*query.engine)) {
+    throw Unsupported("--draft",
+                      std::string(query.engine->name) + ": no rule for a draft model",
+                      "use --engine llama.cpp or ideal");
+  }
+  DraftQuery draft;
+  draft.model = read_model(*options.model, options.weights);
+  if (draft.model.checkpoint && query.engine->name == "llama.cpp") {
+    foretell_gguf(draft.model);
+  }
+  if (options.gpu_layers) {
+    draft.choice.gpu_layers = parse_count("--draft-gpu-layers", *options.gpu_layers, 0, 1'000'000);
+  }
+  if (options.cache_type_k) {
+    draft.choice.cache_type_k = parse_cache_type("--draft-cache-type-k", *options.cache_type_k);
+  }
+  if (options.cache_type_v) {
+    draft.choice.cache_type_v = parse_cache_type("--draft-cache-type-v", *options.cache_type_v);
+  }
+  if (draft.model.foretold) {
+    draft.choice.weights_provenance = Provenance::modelled;
+  }
+  llama_cpp::refuse_draft(query.model.spec, draft.model.spec, query.settings);
+  query.draft = std::move(draft);
+}
+
+/// The plan with the query's draft model beside it, planned by the same engine.
+std::unique_ptr<MemoryPlan> with_draft(const Query& query,
+                                       const EngineInfo& engine,
+                                       const EngineSettings& settings,
+                                       std::unique_ptr<MemoryPlan> plan) {
+  if (!query.draft) {
+    return plan;
+  }
+  const ModelSpec& draft = query.draft->model.spec;
+  const EngineSettings of_draft = llama_cpp::draft_settings(settings, query.draft->choice);
+  std::vector<Companion> companions(1);
+  companions[0].plan = engine.prepare(draft, of_draft);
+  if (engine.name == "llama.cpp") {
+    companions[0].fixed = llama_cpp::drafted_rows(query.model.spec, draft, settings);
+    companions[0].options = llama_cpp::draft_options(of_draft, shell_word(query.draft->model.file));
+  }
+  return with_companions(std::move(plan), std::move(companions));
+}
+
 }  // namespace
 
 bool keeps_all(DType dtype) {
@@ -256,6 +310,7 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
   require_cache_types(query);
   require_loadable(query);
   require_even_stages(query);
+  read_draft(options.draft, query);
   return query;
 }
 
@@ -298,7 +353,8 @@ std::unique_ptr<MemoryPlan> plan_as_placed(const Query& query,
   if (engine.name != "ideal") {
     cache::require_model_scheme(engine.name, of_case);
   }
-  return on_machine(engine.prepare(query.model.spec, of_case), query.machine.rules());
+  auto plan = with_draft(query, engine, of_case, engine.prepare(query.model.spec, of_case));
+  return on_machine(std::move(plan), query.machine.rules());
 }
 
 }  // namespace kvfathom::cli

@@ -13,6 +13,7 @@
 #include "model/cache/quality.h"
 #include "model/cache/request_text.h"
 #include "model/engine/engine.h"
+#include "model/engine/llama_cpp/draft.h"
 
 namespace kvfathom::cli {
 
@@ -34,6 +35,12 @@ struct CacheCase {
 /// The engine of a checkpoint that nobody named one for.
 inline constexpr std::string_view kCheckpointEngine = "vllm";
 
+/// The model that drafts for the query's.
+struct DraftQuery {
+  ModelArgument model;
+  llama_cpp::DraftChoice choice;
+};
+
 struct Query {
   ModelArgument model;
   Machine machine;
@@ -44,6 +51,7 @@ struct Query {
   EngineSettings settings;  ///< of every case; scheme and cache types are the case's
   /// `--auto`: every case's layers are placed so that this context fits.
   std::optional<std::int64_t> auto_context_tokens;
+  std::optional<DraftQuery> draft;
 };
 
 /// The engine that was named, else llama.cpp for a GGUF and vLLM for a checkpoint. What vLLM has no
