@@ -91,11 +91,11 @@ void require_loadable(const Query& query) {
 }
 
 /// llama.cpp has no fp8 and no nvfp4 cache; the other engines refuse for themselves.
-void require_cache_types(const Query& query) {
-  for (const DType type : {query.settings.cache_type_k, query.settings.cache_type_v}) {
+void require_cache_types(const Query& query, const char* option, DType k, DType v) {
+  for (const DType type : {k, v}) {
     const bool serving = type == DType::f8_e4m3 || type == DType::f8_e5m2 || type == DType::nvfp4;
     if (serving && query.engine->name == "llama.cpp") {
-      throw InputError("--cache-type-k",
+      throw InputError(option,
                        std::string(name(type)) + " is no cache type of llama.cpp",
                        "use f16, bf16, q8_0, q4_0 or another of its types");
     }
@@ -216,6 +216,8 @@ void read_draft(const DraftOptions& options, Query& query) {
   if (options.cache_type_v) {
     draft.choice.cache_type_v = parse_cache_type("--draft-cache-type-v", *options.cache_type_v);
   }
+  const llama_cpp::DraftChoice& types = draft.choice;
+  require_cache_types(query, "--draft-cache-type-k", types.cache_type_k, types.cache_type_v);
   if (draft.model.foretold) {
     draft.choice.weights_provenance = Provenance::modelled;
   }
@@ -307,7 +309,8 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
   if (!options.engine.cache_type_v) {
     query.settings.cache_type_v = default_cache_type(query);
   }
-  require_cache_types(query);
+  require_cache_types(
+      query, "--cache-type-k", query.settings.cache_type_k, query.settings.cache_type_v);
   require_loadable(query);
   require_even_stages(query);
   read_draft(options.draft, query);

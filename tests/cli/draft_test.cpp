@@ -1,5 +1,4 @@
 // A draft model beside a model: llama.cpp plans each as it would alone, in one process.
-#include <map>
 #include <string>
 #include <utility>
 
@@ -99,6 +98,7 @@ TEST(Draft, WhatHasNoRuleIsRefusedByName) {
   const auto [serving, why_serving] = refusal("qwen3-32b --engine vllm --draft qwen3-0.6b");
   EXPECT_EQ(serving, 3);
   EXPECT_NE(why_serving.find("no rule for a draft model"), std::string::npos) << why_serving;
+  EXPECT_EQ(refusal(kModel + "--draft qwen3-0.6b --draft-cache-type-k fp8").first, 2);
   EXPECT_EQ(refusal(kModel + "--draft-weights q8_0").first, 2);
   EXPECT_EQ(refusal(kModel + "--draft qwen3-0.6b --engine-version b9000").first, 3);
 }

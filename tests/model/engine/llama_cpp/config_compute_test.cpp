@@ -49,8 +49,9 @@ ModelSpec entry(const std::string& id) {
 }
 
 /// The entry as the file behind a row or a header says it. That of GLM-4.7-Flash was converted from
-/// the same trimmed copy without the class's norm_topk_prob, so its weights are not normalised;
-/// published files have expert_weights_norm = true.
+/// the same trimmed copy without the class's norm_topk_prob, so its weights are not normalised. The
+/// converter writes expert_weights_norm exactly where norm_topk_prob is true (llama.cpp's class for
+/// DeepSeek V2), and the graph's experts follow it.
 ModelSpec entry_as_converted(const std::string& id) {
   ModelSpec model = entry(id);
   if (id == "glm-4.7-flash") {
