@@ -127,6 +127,20 @@ std::optional<std::size_t> least_identified(const Parameters& fitted, const Spre
   return widest;
 }
 
+/// A term that takes less than a hundredth of every point's time, if there is one.
+std::optional<std::size_t> negligible(const Parameters& fitted, const Points& points) {
+  for (std::size_t j = 0; j < fit::exponent; ++j) {
+    const double unit = std::exp(fitted.log[j]);
+    const bool counts = std::any_of(points.begin(), points.end(), [&](const auto& point) {
+      return unit * fit::amounts(point.work)[j] > 0.01 * point.time.value();
+    });
+    if (fitted.free[j] && !counts) {
+      return j;
+    }
+  }
+  return std::nullopt;
+}
+
 LawIntervals intervals_of(const Parameters& fitted, const Spread& spread) {
   const auto interval = [&](std::size_t j, bool is_rate) -> std::optional<Interval> {
     if (!fitted.free[j]) {
@@ -242,10 +256,17 @@ FitResult fit_law(std::span<const CalibrationPoint> all, const FitSettings& sett
   fit::start(fitted, used);
   fit::minimise(fitted, used);
   Spread spread = bootstrap(fitted, points, settings);
-  while (const std::optional<std::size_t> term = least_identified(fitted, spread)) {
+  for (;;) {
+    const std::optional<std::size_t> nothing = negligible(fitted, used);
+    const std::optional<std::size_t> term = nothing ? nothing : least_identified(fitted, spread);
+    if (!term) {
+      break;
+    }
     drop(fitted, *term, settings.p);
     result.notes.push_back(std::string(kNames.at(*term)) +
-                           ": dropped, its 90 % interval spans more than a factor of two");
+                           (nothing
+                                ? ": dropped, below 1 % of every point"
+                                : ": dropped, its 90 % interval spans more than a factor of two"));
     fit::start(fitted, used);
     fit::minimise(fitted, used);
     spread = bootstrap(fitted, points, settings);

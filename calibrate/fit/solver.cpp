@@ -99,11 +99,6 @@ Parameters stepped(const Parameters& from, Matrix matrix, const Vector& gradient
   return to;
 }
 
-/// What one unit of each additive parameter is multiplied by.
-Vector amounts(const Work& work) {
-  return {1.0, work.waves, work.bytes.value(), work.flops.value(), work.dequant_ops, 0.0};
-}
-
 }  // namespace
 
 Law law_of(const Parameters& parameters) {
@@ -124,6 +119,10 @@ Law law_of(const Parameters& parameters) {
   }
   law.p = value(exponent);
   return law;
+}
+
+std::array<double, kParameters> amounts(const Work& work) {
+  return {1.0, work.waves, work.bytes.value(), work.flops.value(), work.dequant_ops, 0.0};
 }
 
 void start(Parameters& parameters, std::span<const CalibrationPoint> points) {

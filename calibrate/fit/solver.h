@@ -24,6 +24,9 @@ struct Parameters {
 
 [[nodiscard]] Law law_of(const Parameters& parameters);
 
+/// What one unit of each additive parameter is multiplied by; 0 for p.
+[[nodiscard]] std::array<double, kParameters> amounts(const Work& work);
+
 /// Non-negative least squares of the law with p = 1, weighted by 1 / time.
 void start(Parameters& parameters, std::span<const CalibrationPoint> points);
 
