@@ -233,6 +233,21 @@ std::vector<std::int64_t> Reader::counts(const char* key, Range allowed) const {
   return values;
 }
 
+std::vector<double> Reader::numbers(const char* key) const {
+  const json& list = require(key, "a list of numbers");
+  if (!list.is_array()) {
+    throw error(key, brief(list) + " is not a list", "a list of numbers");
+  }
+  std::vector<double> values;
+  for (const json& value : list) {
+    if (!value.is_number() || !std::isfinite(value.get<double>())) {
+      throw error(key, brief(value) + " is not a number", "a list of numbers");
+    }
+    values.push_back(value.get<double>());
+  }
+  return values;
+}
+
 std::vector<std::string> Reader::texts(const char* key) const {
   const json& list = require(key, "a list of strings");
   if (!list.is_array() ||
@@ -258,6 +273,14 @@ std::vector<Reader> Reader::objects(const char* key) const {
 Reader Reader::object(const char* key) const {
   const json& value = require(key, "an object");
   return {value, file_, find(key).second->path + key + "."};
+}
+
+std::vector<std::string> Reader::keys() const {
+  std::vector<std::string> names;
+  for (const auto& [key, value] : scopes_.front().object->items()) {
+    names.push_back(key);
+  }
+  return names;
 }
 
 void Reader::refuse_unknown(std::span<const std::string_view> known) const {

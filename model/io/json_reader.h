@@ -61,11 +61,14 @@ class Reader {
   [[nodiscard]] double number(const char* key) const;
   [[nodiscard]] double number_or(const char* key, double fallback) const;
 
-  /// Lists: of integers in range, of strings, of objects. Must be there.
+  /// Lists: of integers in range, of finite numbers, of strings, of objects. Must be there.
   [[nodiscard]] std::vector<std::int64_t> counts(const char* key, Range allowed = {}) const;
+  [[nodiscard]] std::vector<double> numbers(const char* key) const;
   [[nodiscard]] std::vector<std::string> texts(const char* key) const;
   [[nodiscard]] std::vector<Reader> objects(const char* key) const;
   [[nodiscard]] Reader object(const char* key) const;
+  /// Names of the fields, for objects whose names are data.
+  [[nodiscard]] std::vector<std::string> keys() const;
 
   /// The error for a field, for callers that check more than a range.
   [[nodiscard]] InputError error(const char* key,

@@ -70,14 +70,12 @@ BytesPerSecond link_bandwidth(const HardwareSpec& device, OpKind kind) {
 }
 
 Law link_law(const HardwareSpec& device, const OpClass& op_class) {
-  // A message is counted as read on one side and written on the other: half of what is counted
-  // crosses the link.
-  const double share = 2.0 * kLinkShare / crossings(op_class);
-  return {.launch = kLinkCall,
-          .wave = {},
-          .bandwidth = share * link_bandwidth(device, op_class.kind),
-          .rate = std::nullopt,
-          .p = 1.0};
+  // A transfer counts its bytes on both sides; a collective one rank's message.
+  const bool both_sides = op_class.kind == OpKind::host_transfer ||
+                          op_class.kind == OpKind::file_read ||
+                          op_class.kind == OpKind::network_transfer;
+  const double share = (both_sides ? 2.0 : 1.0) * kLinkShare / crossings(op_class);
+  return {.bandwidth = share * link_bandwidth(device, op_class.kind)};
 }
 
 bool is_attention(OpKind kind) {
@@ -119,15 +117,16 @@ PricedClass DatasheetLaws::law(const OpClass& op_class, bool on_host) const {
                      .origin = "data sheet"};
   if (is_link(op_class.kind)) {
     priced.law = link_law(device_, op_class);
+    priced.launch = kLinkCall;
     return priced;
   }
   const HardwareSpec& spec = on_host && host_ ? *host_ : device_;
   const double rate_share = is_attention(op_class.kind) ? kAttentionShare : kProductShare;
-  priced.law.launch = kLaunch;
+  priced.launch = kLaunch;
   priced.law.bandwidth = kReadShare * (on_host && !host_ ? kUnknownHostBandwidth : spec.bandwidth);
   const auto rate = peak_rate(spec, op_class.format);
   if (rate && !(on_host && !host_)) {
-    priced.law.rate = rate_share * *rate;
+    priced.law.flops = rate_share * *rate;
   }
   priced.law.p = kOverlap;
   if (on_host && !host_) {

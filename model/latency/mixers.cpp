@@ -209,13 +209,16 @@ void emit_prefill_attention(const Emit& emit, const Attention& kv) {
   OpCost cost = sequences * prefill_attention_cost(shape);
   cost.launches = 1;
   constexpr std::int64_t kQueryTile = 128;
+  const std::int64_t tiles = (emit.step.n_new_tokens + kQueryTile - 1) / kQueryTile;
   emit.add({.op_class = {.kind = OpKind::prefill_attention,
                          .head_dim = kv.head_dim,
-                         .heads_per_kv = kv.n_heads / kv.n_kv_heads},
+                         .heads_per_kv = kv.n_heads / kv.n_kv_heads,
+                         .window = kv.window_tokens.has_value()},
             .part = "attention",
             .cost = cost,
-            .n_blocks = sequences * static_cast<std::int64_t>(shape.n_heads) *
-                        ((emit.step.n_new_tokens + kQueryTile - 1) / kQueryTile)});
+            .n_blocks = sequences * static_cast<std::int64_t>(shape.n_heads) * tiles,
+            .block_share = static_cast<double>(emit.step.n_new_tokens) /
+                           static_cast<double>(tiles * kQueryTile)});
 }
 
 void emit_mixer(const Emit& emit, const LayerWork& layer) {

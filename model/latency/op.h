@@ -66,6 +66,7 @@ struct OpClass {
   DType format = DType::bf16;     ///< of the weights or the cache that it reads
   std::int64_t head_dim = 0;      ///< attention: of one query; 0 elsewhere
   std::int64_t heads_per_kv = 0;  ///< attention: queries that share a KV head; collectives: ranks
+  bool window = false;            ///< attention over a window only
   friend bool operator==(const OpClass&, const OpClass&) = default;
 };
 
@@ -76,9 +77,12 @@ struct Op {
   OpCost cost;                ///< of one of them
   std::int64_t n_blocks = 1;  ///< independent pieces of work: KV heads x sequences, tiles
   std::int64_t n_times = 1;   ///< equal layers
-  Bytes weights = {};         ///< of what it reads, the model's own weights
-  Bytes cache = {};           ///< of what it reads, cached K and V, latents, X or states
-  bool on_host = false;       ///< runs on the CPU: experts kept there
+  /// How full the blocks are where the last one's time counts whole (prompts' tiles); 0: it does
+  /// not.
+  double block_share = 0.0;
+  Bytes weights = {};    ///< of what it reads, the model's own weights
+  Bytes cache = {};      ///< of what it reads, cached K and V, latents, X or states
+  bool on_host = false;  ///< runs on the CPU: experts kept there
 };
 
 }  // namespace kvfathom

@@ -136,7 +136,7 @@ void emit_collectives(const Emit& emit, const LayerWork& layer) {
     const bool one_sum = layer.layer.parallel_residual || routed;
     Op op{.op_class = {.kind = OpKind::all_reduce, .heads_per_kv = s.tensor_parallel},
           .part = "sum over ranks",
-          .cost = {.read = message, .written = message}};
+          .cost = {.read = message}};
     op.n_times = one_sum ? 1 : 2;
     emit.add(op);
   }
@@ -145,7 +145,7 @@ void emit_collectives(const Emit& emit, const LayerWork& layer) {
     const Bytes sent = message * (copies / static_cast<double>(s.expert_parallel));
     Op op{.op_class = {.kind = OpKind::all_to_all, .heads_per_kv = s.expert_parallel},
           .part = "tokens to experts and back",
-          .cost = {.read = sent, .written = sent}};
+          .cost = {.read = sent}};
     op.n_times = 2;
     emit.add(op);
   }

@@ -93,7 +93,7 @@ void StepOps::emit(const StepShape& step, std::vector<Op>& ops) const {
     const Bytes message(2.0 * static_cast<double>(once.tokens() * hidden_size_));
     once.add({.op_class = {.kind = OpKind::peer_transfer},
               .part = "to the next stage",
-              .cost = {.read = message, .written = message},
+              .cost = {.read = message},
               .n_times = settings_.pipeline_parallel - 1});
   }
 }

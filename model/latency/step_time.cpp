@@ -9,12 +9,21 @@ namespace {
 
 constexpr std::size_t kBounds = 7;
 
+/// What the law is asked about: rounds of blocks that are not full count whole where they last as
+/// long (kernel_work.h).
 Work work_of(const Op& op, std::int64_t n_units) {
-  const std::int64_t waves = n_units > 0 ? (op.n_blocks + n_units - 1) / n_units : 1;
-  return {.bytes = op.cost.read + op.cost.written,
-          .flops = op.cost.flops,
-          .launches = static_cast<double>(op.cost.launches),
-          .waves = static_cast<double>(waves)};
+  Work work = work_of(op.cost, n_units > 0 ? waves(op.n_blocks, n_units) : 0.0);
+  if (op.block_share > 0.0 && n_units > 0) {
+    const double padding = work.waves * static_cast<double>(n_units) /
+                           static_cast<double>(op.n_blocks) / op.block_share;
+    work.flops = padding * work.flops;
+  }
+  return work;
+}
+
+/// How far the work lies outside of what was measured, in doublings.
+double doublings_outside(const PricedClass& priced, const Work& work) {
+  return priced.range ? std::log2(std::max(1.0, outside_by(*priced.range, work))) : 0.0;
 }
 
 bool is_link(OpKind kind) {
@@ -23,24 +32,27 @@ bool is_link(OpKind kind) {
          kind == OpKind::all_reduce || kind == OpKind::all_to_all;
 }
 
-BoundBy bound_by(const Op& op, const Law& law, const Work& work) {
+BoundBy bound_by(const Op& op, const PricedClass& priced, const Work& work) {
   if (op.on_host) {
     return BoundBy::host;
   }
   if (is_link(op.op_class.kind)) {
     return BoundBy::link;
   }
-  switch (bound_of(law, work)) {
-    case Bound::compute:
-      return BoundBy::compute;
-    case Bound::memory:
-      return op.weights.value() >= 0.5 * work.bytes.value() ? BoundBy::weights
-             : op.cache.value() >= 0.5 * work.bytes.value() ? BoundBy::cache
-                                                            : BoundBy::activations;
-    case Bound::launch:
-      break;
+  const Law& law = priced.law;
+  const double memory_s = law.bandwidth ? (work.bytes / *law.bandwidth).value() : 0.0;
+  const double compute_s = law.flops ? (work.flops / *law.flops).value() : 0.0;
+  const double fixed_s = law.fixed.value() + work.launches * priced.launch.value() +
+                         (law.wave ? work.waves * law.wave->value() : 0.0);
+  if (fixed_s >= memory_s && fixed_s >= compute_s) {
+    return BoundBy::launch;
   }
-  return BoundBy::launch;
+  if (compute_s > memory_s) {
+    return BoundBy::compute;
+  }
+  return op.weights.value() >= 0.5 * work.bytes.value() ? BoundBy::weights
+         : op.cache.value() >= 0.5 * work.bytes.value() ? BoundBy::cache
+                                                        : BoundBy::activations;
 }
 
 }  // namespace
@@ -67,36 +79,39 @@ std::size_t StepPricer::class_of(const Op& op) {
 StepTime StepPricer::price(std::span<const Op> ops, std::int64_t n_layers, bool details) {
   StepTime step;
   std::array<double, kBounds> by_bound{};
-  class_s_.assign(classes_.size(), 0.0);
+  class_error_s_.assign(classes_.size(), 0.0);
   const std::int64_t n_units = source_->n_units();
-  Provenance worst = Provenance::exact;
+  Provenance provenance = Provenance::exact;
+  double sum_s = 0.0;
   for (std::size_t i = 0; i < ops.size(); ++i) {
     const Op& op = ops[i];
     const std::size_t index = class_of(op);
-    class_s_.resize(classes_.size(), 0.0);
+    class_error_s_.resize(classes_.size(), 0.0);
     const PricedClass& priced = classes_[index];
     const Work work = work_of(op, n_units);
-    const Seconds time = static_cast<double>(op.n_times) * time_of(priced.law, work);
-    const BoundBy bound = bound_by(op, priced.law, work);
-    class_s_[index] += time.value();
-    by_bound[static_cast<std::size_t>(bound)] += time.value();
-    worst = std::max(worst, priced.provenance);
+    const Seconds once = time(priced.law, work) + work.launches * priced.launch;
+    const Seconds all = static_cast<double>(op.n_times) * once;
+    const BoundBy bound = bound_by(op, priced, work);
+    const double doublings = doublings_outside(priced, work);
+    class_error_s_[index] += all.value() * priced.log_error * (1.0 + doublings);
+    by_bound[static_cast<std::size_t>(bound)] += all.value();
+    sum_s += all.value();
+    provenance = worst(provenance, priced.provenance);
+    provenance = doublings > 0.0 ? worst(provenance, Provenance::modelled) : provenance;
     if (details) {
-      step.ops.push_back({i, time, bound});
+      step.ops.push_back({i, all, bound});
     }
   }
   const EngineGaps gaps = source_->gaps();
   const Seconds gap = gaps.per_step + static_cast<double>(n_layers) * gaps.per_layer;
   by_bound[static_cast<std::size_t>(BoundBy::launch)] += gap.value();
-  double sum = gap.value();
+  sum_s += gap.value();
   double variance = 0.0;
-  for (std::size_t i = 0; i < classes_.size(); ++i) {
-    sum += class_s_[i];
-    const double error_s = class_s_[i] * classes_[i].log_error;
+  for (const double error_s : class_error_s_) {
     variance += error_s * error_s;
   }
-  const double log_error = sum > 0.0 ? std::sqrt(variance) / sum : 0.0;
-  step.time_s = {sum, sum * std::exp(-log_error), sum * std::exp(log_error), worst};
+  const double log_error = sum_s > 0.0 ? std::sqrt(variance) / sum_s : 0.0;
+  step.time_s = {sum_s, sum_s * std::exp(-log_error), sum_s * std::exp(log_error), provenance};
   step.bound = static_cast<BoundBy>(std::ranges::max_element(by_bound) - by_bound.begin());
   return step;
 }

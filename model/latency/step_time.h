@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
+#include "model/latency/calibration.h"
 #include "model/latency/estimate.h"
 #include "model/latency/law.h"
 #include "model/latency/op.h"
@@ -17,7 +19,9 @@ struct PricedClass {
   OpClass op_class;
   bool on_host = false;
   Law law;
+  Seconds launch = {};     ///< of each kernel, beside the law's cost of a call
   double log_error = 0.0;  ///< 90 % of the measured times lie within a factor exp(+-this)
+  std::optional<WorkRange> range = std::nullopt;  ///< that was measured; outside of it, wider
   Provenance provenance = Provenance::assumed;
   std::string_view origin;  ///< "measured", "fitted on similar GPUs", "data sheet", ...
 };
@@ -75,7 +79,7 @@ class StepPricer {
 
   const LawSource* source_;
   std::vector<PricedClass> classes_;
-  std::vector<double> class_s_;  ///< scratch: seconds of each class in the step at hand
+  std::vector<double> class_error_s_;  ///< scratch: of each class in the step at hand
 };
 
 }  // namespace kvfathom

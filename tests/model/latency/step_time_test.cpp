@@ -15,36 +15,11 @@
 namespace kvfathom {
 namespace {
 
-constexpr Law kLaw{.launch = Seconds(1e-6),
-                   .wave = Seconds(2e-6),
-                   .bandwidth = BytesPerSecond(1e12),
-                   .rate = FlopsPerSecond(1e14),
-                   .p = 2.0};
-
-TEST(Law, AddsItsTermsByThePowerMean) {
-  // 3 ms of memory and 4 ms of arithmetic make 5 ms at p = 2, and 7 at p = 1.
-  const Work work{.bytes = Bytes(3e9), .flops = Flops(4e11), .launches = 2.0, .waves = 3.0};
-  EXPECT_NEAR(time_of(kLaw, work).value(), 5e-3 + 8e-6, 1e-12);
-  Law serial = kLaw;
-  serial.p = 1.0;
-  EXPECT_NEAR(time_of(serial, work).value(), 7e-3 + 8e-6, 1e-12);
-  EXPECT_EQ(bound_of(kLaw, work), Bound::compute);
-}
-
-TEST(Law, NeverFallsWhenWorkGrows) {
-  double before = 0.0;
-  for (double bytes = 0.0; bytes < 1e10; bytes = bytes * 1.07 + 1e3) {
-    const double now = time_of(kLaw, {.bytes = Bytes(bytes), .flops = Flops(1e10)}).value();
-    // The shortcut past a term of a hundredth is worth at most 1e-4 / 2 of it.
-    EXPECT_GE(now, before * (1.0 - 1e-4));
-    before = now;
-  }
-}
-
-TEST(Law, WithoutWorkOnlyLaunches) {
-  EXPECT_DOUBLE_EQ(time_of(kLaw, {}).value(), 1e-6);
-  EXPECT_EQ(bound_of(kLaw, {}), Bound::launch);
-}
+const Law kLaw{.fixed = Seconds(1e-6),
+               .wave = Seconds(2e-6),
+               .bandwidth = BytesPerSecond(1e12),
+               .flops = FlopsPerSecond(1e14),
+               .p = 2.0};
 
 /// One law for everything, off by half a percent.
 class OneLaw final : public LawSource {
@@ -53,6 +28,7 @@ class OneLaw final : public LawSource {
     ++asked;
     return {.op_class = {},
             .law = kLaw,
+            .launch = Seconds(3e-6),
             .log_error = 0.005,
             .provenance = Provenance::measured,
             .origin = "test"};
@@ -74,7 +50,7 @@ TEST(StepPricer, SumsOperationsAndGaps) {
               .weights = Bytes(1.5e9)};
   const std::vector<Op> ops{op, op};
   const StepTime step = pricer.price(ops, 4, true);
-  const double one = 2e-3 + 1e-6 + 2.0 * 2e-6;
+  const double one = 2e-3 + 1e-6 + 2.0 * 2e-6 + 3e-6;
   EXPECT_NEAR(step.time_s.value, 20.0 * one + 1e-3 + 4e-5, 1e-12);
   EXPECT_EQ(step.bound, BoundBy::weights);
   EXPECT_EQ(step.time_s.provenance, Provenance::measured);
@@ -151,8 +127,7 @@ TEST(DatasheetLaws, AllReducesCrossTheLinkAlmostTwice) {
   const HardwareSpec h100 = gpu("h100-sxm");
   const DatasheetLaws laws(h100);
   const Law law = laws.law({.kind = OpKind::all_reduce, .heads_per_kv = 8}, false).law;
-  const Bytes message(1e9);
-  const double s = time_of(law, {.bytes = message + message, .flops = {}}).value();
+  const double s = time(law, {.bytes = Bytes(1e9)}).value();
   EXPECT_NEAR(s, 1.75 * 1e9 / (0.8 * h100.peer_link->bandwidth.value()), 1e-4);
 }
 

@@ -1,0 +1,206 @@
+#include <algorithm>
+#include <array>
+
+#include "model/io/calibration_json.h"
+#include "model/io/file.h"
+#include "model/io/json_reader.h"
+
+namespace kvfathom {
+namespace {
+
+constexpr std::string_view kSchema = "kvfathom.calibration/1";
+constexpr Range kCount{0, std::int64_t{1} << 40};
+
+double not_negative(const Reader& reader, const char* key) {
+  const double value = reader.number(key);
+  if (value < 0.0) {
+    throw reader.error(key, reader.shown(key), "a number of at least 0");
+  }
+  return value;
+}
+
+double positive(const Reader& reader, const char* key) {
+  const double value = reader.number(key);
+  if (value <= 0.0) {
+    throw reader.error(key, reader.shown(key), "a number above 0");
+  }
+  return value;
+}
+
+template <typename T>
+std::optional<T> maybe(const Reader& reader, const char* key) {
+  return reader.has(key) ? std::optional(T(positive(reader, key))) : std::nullopt;
+}
+
+Interval interval(const Reader& reader, const char* key) {
+  const std::vector<double> ends = reader.numbers(key);
+  if (ends.size() != 2 || ends[0] > ends[1]) {
+    throw reader.error(key, reader.shown(key), "two numbers, the smaller first");
+  }
+  return {ends[0], ends[1]};
+}
+
+std::optional<Interval> maybe_interval(const Reader& reader, const char* key) {
+  return reader.has(key) ? std::optional(interval(reader, key)) : std::nullopt;
+}
+
+Law law_of(const Reader& theta) {
+  constexpr std::array<std::string_view, 6> kKnown{
+      "t0_s", "wave_s", "bandwidth_bytes_per_s", "flops_per_s", "dequant_ops_per_s", "p"};
+  theta.refuse_unknown(kKnown);
+  Law law{.fixed = Seconds(not_negative(theta, "t0_s")),
+          .wave = maybe<Seconds>(theta, "wave_s"),
+          .bandwidth = maybe<BytesPerSecond>(theta, "bandwidth_bytes_per_s"),
+          .flops = maybe<FlopsPerSecond>(theta, "flops_per_s"),
+          .dequant_ops_per_s = maybe<double>(theta, "dequant_ops_per_s"),
+          .p = theta.number("p")};
+  if (law.p < 1.0) {
+    throw theta.error("p", theta.shown("p"), "a number of at least 1");
+  }
+  return law;
+}
+
+LawIntervals intervals_of(const Reader& ci90) {
+  return {maybe_interval(ci90, "t0_s"),
+          maybe_interval(ci90, "wave_s"),
+          maybe_interval(ci90, "bandwidth_bytes_per_s"),
+          maybe_interval(ci90, "flops_per_s"),
+          maybe_interval(ci90, "dequant_ops_per_s"),
+          maybe_interval(ci90, "p")};
+}
+
+FitErrors errors_of(const Reader& errors) {
+  return {errors.count("n", kCount),
+          not_negative(errors, "median"),
+          not_negative(errors, "mape"),
+          not_negative(errors, "p90"),
+          not_negative(errors, "max")};
+}
+
+Provenance provenance_of(const Reader& reader) {
+  const std::string text = reader.text("provenance");
+  const auto* const found = std::find(kProvenanceNames.begin(), kProvenanceNames.end(), text);
+  if (found == kProvenanceNames.end()) {
+    std::string allowed;
+    for (const std::string_view known : kProvenanceNames) {
+      allowed.append(allowed.empty() ? "" : ", ").append(known);
+    }
+    throw reader.error("provenance", reader.shown("provenance"), "one of " + allowed);
+  }
+  return static_cast<Provenance>(found - kProvenanceNames.begin());
+}
+
+std::vector<CalibrationPoint> points_of(const Reader& reader) {
+  std::vector<CalibrationPoint> points;
+  if (!reader.has("points")) {
+    return points;
+  }
+  for (const Reader& point : reader.objects("points")) {
+    points.push_back({Work{.bytes = Bytes(not_negative(point, "bytes")),
+                           .flops = Flops(not_negative(point, "flops")),
+                           .dequant_ops = not_negative(point, "dequant_ops"),
+                           .waves = not_negative(point, "waves"),
+                           .launches = static_cast<int>(point.count("launches", {1, 1 << 20}))},
+                      Seconds(positive(point, "time_s"))});
+  }
+  return points;
+}
+
+FittedClass class_of(const Reader& reader) {
+  constexpr std::array<std::string_view, 12> kKnown{"id",
+                                                    "provenance",
+                                                    "theta",
+                                                    "ci90",
+                                                    "loo",
+                                                    "holdout",
+                                                    "residuals",
+                                                    "range",
+                                                    "n_points",
+                                                    "source",
+                                                    "notes",
+                                                    "points"};
+  reader.refuse_unknown(kKnown);
+  const std::optional<KernelClass> id = kernel_class_named(reader.text("id"));
+  if (!id) {
+    throw reader.error("id", reader.shown("id"), "op/format, /d<head dim>, /g<group>, /variant");
+  }
+  FittedClass fitted;
+  fitted.id = *id;
+  fitted.provenance = provenance_of(reader);
+  fitted.law = law_of(reader.object("theta"));
+  fitted.ci90 = intervals_of(reader.object("ci90"));
+  fitted.loo = errors_of(reader.object("loo"));
+  if (reader.has("holdout")) {
+    fitted.holdout = errors_of(reader.object("holdout"));
+  }
+  const Reader residuals = reader.object("residuals");
+  fitted.residuals = {residuals.number("q05"), residuals.number("q50"), residuals.number("q95")};
+  if (fitted.residuals.q05 > fitted.residuals.q95) {
+    throw residuals.error("q05", residuals.shown("q05"), "at most q95");
+  }
+  const Reader range = reader.object("range");
+  fitted.range = {interval(range, "bytes"), interval(range, "flops"), interval(range, "waves")};
+  fitted.n_points = reader.count("n_points", kCount);
+  fitted.source = reader.text("source");
+  fitted.notes = reader.texts("notes");
+  fitted.points = points_of(reader);
+  return fitted;
+}
+
+Ceilings ceilings_of(const Reader& reader) {
+  constexpr std::array<std::string_view, 7> kKnown{"read_bytes_per_s",
+                                                   "copy_bytes_per_s",
+                                                   "flops_per_s",
+                                                   "host_to_device_bytes_per_s",
+                                                   "host_to_device_call_s",
+                                                   "launch_s",
+                                                   "graph_gap_s"};
+  reader.refuse_unknown(kKnown);
+  Ceilings ceilings{.read = maybe<BytesPerSecond>(reader, "read_bytes_per_s"),
+                    .copy = maybe<BytesPerSecond>(reader, "copy_bytes_per_s"),
+                    .flops = {},
+                    .host_to_device = maybe<BytesPerSecond>(reader, "host_to_device_bytes_per_s"),
+                    .host_to_device_call = maybe<Seconds>(reader, "host_to_device_call_s"),
+                    .launch = maybe<Seconds>(reader, "launch_s"),
+                    .graph_gap = maybe<Seconds>(reader, "graph_gap_s")};
+  if (reader.has("flops_per_s")) {
+    const Reader rates = reader.object("flops_per_s");
+    for (const std::string& format : rates.keys()) {
+      ceilings.flops[format] = FlopsPerSecond(positive(rates, format.c_str()));
+    }
+  }
+  return ceilings;
+}
+
+}  // namespace
+
+Calibration read_calibration(const std::string& path) {
+  return read_calibration_text(read_text_file(path), path);
+}
+
+Calibration read_calibration_text(std::string_view json, const std::string& source) {
+  const nlohmann::json document = parse_json(json, source);
+  const Reader reader(document, source);
+  constexpr std::array<std::string_view, 7> kKnown{
+      "schema", "kvfathom_version", "device", "engine", "source", "ceilings", "classes"};
+  reader.refuse_unknown(kKnown);
+  if (reader.text("schema") != kSchema) {
+    throw reader.error("schema", reader.shown("schema"), std::string(kSchema));
+  }
+  const Reader device = reader.object("device");
+  const Reader engine = reader.object("engine");
+  Calibration calibration;
+  calibration.device_name = device.text("name");
+  calibration.device_id = device.text("id");
+  calibration.n_compute_units = device.maybe_count("n_compute_units");
+  calibration.engine = engine.text("name");
+  calibration.engine_version = engine.text("version");
+  calibration.source = reader.text("source");
+  calibration.ceilings = ceilings_of(reader.object("ceilings"));
+  for (const Reader& fitted : reader.objects("classes")) {
+    calibration.classes.push_back(class_of(fitted));
+  }
+  return calibration;
+}
+
+}  // namespace kvfathom
