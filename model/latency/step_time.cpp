@@ -95,7 +95,8 @@ StepTime StepPricer::price(std::span<const Op> ops, std::int64_t n_layers, bool 
     const double error_s = class_s_[i] * classes_[i].log_error;
     variance += error_s * error_s;
   }
-  const double log_error = sum > 0.0 ? std::sqrt(variance) / sum : 0.0;
+  const double of_classes = sum > 0.0 ? std::sqrt(variance) / sum : 0.0;
+  const double log_error = std::hypot(of_classes, gaps.log_error);
   step.time_s = {sum, sum * std::exp(-log_error), sum * std::exp(log_error), worst};
   step.bound = static_cast<BoundBy>(std::ranges::max_element(by_bound) - by_bound.begin());
   return step;
