@@ -130,7 +130,8 @@ void Fitter::add_effects() {
     all.push_back({.name = base, .value = quantity.value});
     deviations_.push_back(quantity.deviation);
     const auto add = [&](const std::string& feature) {
-      all.push_back({.name = base + "/" + feature});
+      all.push_back({.name = base});
+      all.back().name.append("/").append(feature);
       const bool is_path = feature == "no flash attention" || feature == "latent";
       deviations_.push_back(is_path ? kPathDeviation : kEffectDeviation);
     };
@@ -245,11 +246,6 @@ void Fitter::add_intervals(const RidgeProblem& problem, const RidgeFit& fit) {
     parameter.low = std::min(parameter.value, at(kTail));
     parameter.high = std::max(parameter.value, at(1.0 - kTail));
   }
-}
-
-double quantile(std::vector<double> values, double share) {
-  std::ranges::sort(values);
-  return values[static_cast<std::size_t>(share * static_cast<double>(values.size() - 1) + 0.5)];
 }
 
 /// Errors of the held-out rows of one phase and class; "all" takes every class.

@@ -1,6 +1,7 @@
 #include "cli/speed_replay.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -42,7 +43,8 @@ void add_prompts(const StepOps& ops,
   const std::int64_t n_chunks = n / chunk;
   // llama.cpp's layers are spread over the GPUs, which work on different chunks at a time.
   const double stages = is_llama_cpp(row) ? static_cast<double>(row.n_gpus) : 1.0;
-  const double in_flight = static_cast<double>((n + chunk - 1) / chunk) * groups;
+  const std::int64_t n_steps = (n + chunk - 1) / chunk;
+  const double in_flight = static_cast<double>(n_steps) * groups;
   const double speed_up = stages * in_flight / (in_flight + stages - 1.0);
   const std::int64_t n_priced = std::min(n_chunks, kMostChunks);
   const double each = groups * n_times;
@@ -194,6 +196,12 @@ Estimate predicted_time(const Replay& replay) {
     sum.provenance = worst(sum.provenance, time.time_s.provenance);
   }
   return sum;
+}
+
+double quantile(std::vector<double> values, double share) {
+  std::ranges::sort(values);
+  const auto rank = std::lround(share * static_cast<double>(values.size() - 1));
+  return values[static_cast<std::size_t>(rank)];
 }
 
 }  // namespace kvfathom::cli

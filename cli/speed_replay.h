@@ -51,4 +51,7 @@ class Replays {
 /// What the run took by the laws as they are now, with the interval of its engine.
 [[nodiscard]] Estimate predicted_time(const Replay& replay);
 
+/// The value at this share of the ranks: 0.5 is the median. There must be one.
+[[nodiscard]] double quantile(std::vector<double> values, double share);
+
 }  // namespace kvfathom::cli

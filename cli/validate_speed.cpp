@@ -27,11 +27,6 @@ std::string phase_of(const SpeedRow& row) {
   return row.is_prefill() ? "prefill" : "decode";
 }
 
-double quantile(std::vector<double> values, double share) {
-  std::ranges::sort(values);
-  return values[static_cast<std::size_t>(share * static_cast<double>(values.size() - 1) + 0.5)];
-}
-
 SpeedSummary summary_of(const std::string& by,
                         const std::string& group,
                         const std::vector<const SpeedOutcome*>& members) {
@@ -212,6 +207,7 @@ std::vector<EngineSpeed> read_engine_speeds() {
   }
   std::ranges::sort(paths);
   std::vector<EngineSpeed> speeds;
+  speeds.reserve(paths.size());
   for (const std::string& path : paths) {
     speeds.push_back(read_engine_speed(path));
   }

@@ -1,7 +1,8 @@
 // Fits what engines add to a data sheet: kvfathom-fit-engines TRUTH_FOLDER OUT_FOLDER [--rows FILE]
 //
-// Writes OUT_FOLDER/ENGINE.json for every engine of TRUTH_FOLDER/speed.tsv that has enough rows;
-// with --rows, also every held-out prediction as a table.
+// Writes OUT_FOLDER/ENGINE.json for every engine of TRUTH_FOLDER/speed.tsv, and reference.json with
+// what is assumed of an engine without rows; with --rows, also every held-out prediction as a
+// table.
 #include <cmath>
 #include <cstdio>
 #include <exception>
@@ -61,6 +62,11 @@ int run(const std::vector<std::string>& arguments) {
     print_errors(fit.speed);
     write_rows(table, fit.held_out);
   }
+  // Our own kernels have no rows yet: what is assumed of any engine before it has.
+  kvfathom::EngineSpeed reference = kvfathom::cli::initial_speed("reference");
+  reference.source = "assumed: medians of published kernel tables";
+  reference.provenance = kvfathom::Provenance::assumed;
+  std::ofstream(arguments[1] + "/reference.json") << kvfathom::write_engine_speed(reference);
   return 0;
 }
 

@@ -67,6 +67,30 @@ bool is_link(OpKind kind) {
          kind == OpKind::all_reduce || kind == OpKind::all_to_all;
 }
 
+/// Held-out rows lie within this: those of the class, if there are enough, else those of all
+/// classes where this one was seen, else those of classes that were held out as a whole.
+double log_error_of(const EngineSpeed& speed, Phase phase, const std::string& device) {
+  constexpr double kUnknown = 0.7;  // a factor of 2, as of shares of data sheets in general
+  constexpr std::int64_t kEnoughRows = 30;
+  double of_known = 0.0;
+  double of_unknown = kUnknown;
+  bool known = false;
+  for (const EngineError& error : speed.errors) {
+    if (error.phase != phase) {
+      continue;
+    }
+    const bool own = error.device_known && error.device_class == device;
+    if (own && error.n >= kEnoughRows) {
+      return error.log_error;
+    }
+    known = known || own;
+    if (error.device_class == "all") {
+      (error.device_known ? of_known : of_unknown) = error.log_error;
+    }
+  }
+  return known ? of_known : of_unknown;
+}
+
 }  // namespace
 
 std::string device_class(const HardwareSpec& device) {
@@ -132,15 +156,7 @@ EngineLaws::EngineLaws(const EngineSpeed& speed, HardwareSpec device, EngineRun 
   if (!run_.flash_attention) {
     features_.emplace_back("no flash attention");
   }
-  // The class's own error where it was seen, else that of classes held out as a whole.
-  const bool known = std::ranges::any_of(speed.errors, [&](const EngineError& e) {
-    return e.device_class == own && e.phase == run_.phase && e.device_known;
-  });
-  for (const EngineError& error : speed.errors) {
-    if (error.phase == run_.phase && error.device_class == "all" && error.device_known == known) {
-      log_error_ = error.log_error;
-    }
-  }
+  log_error_ = log_error_of(speed, run_.phase, own);
 }
 
 bool EngineLaws::has_feature(std::string_view feature) const {

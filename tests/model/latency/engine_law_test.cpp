@@ -73,6 +73,12 @@ TEST(EngineLaws, IsLessSureOfAClassThatItHasNotSeen) {
   const EngineLaws laws(s, other, {});
   EXPECT_DOUBLE_EQ(laws.gaps().log_error, 0.7);
   EXPECT_DOUBLE_EQ(laws.law(kGemm, false).law.bandwidth.value(), 0.45e12);  // no class factor
+  // Nothing was held out of this phase: as little is known as of any data sheet.
+  EXPECT_DOUBLE_EQ(
+      EngineLaws(s, device(), {.phase = Phase::prefill, .backend = "cuda"}).gaps().log_error, 0.7);
+  EngineSpeed many = speed();
+  many.errors[1].n = 100;
+  EXPECT_DOUBLE_EQ(EngineLaws(many, device(), {}).gaps().log_error, 0.1);
 }
 
 TEST(EngineLaws, RefusesAPromptWithoutAPeakRate) {
