@@ -91,6 +91,7 @@ const Command kCommands[] = {
      [](CLI::App& app, Options& options) {
        app.add_option("--truth", options.truth, "folder of truth rows (default: those that ship)")
            ->type_name("DIR");
+       app.add_flag("--speed", options.speed_truth, "measured speeds, in place of logged memory");
      },
      validate},
 };

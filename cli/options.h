@@ -105,6 +105,7 @@ struct Options {
   CrossoverOptions crossover;
   std::string list_what;
   Text truth;
+  bool speed_truth = false;
 };
 
 void add_output_options(CLI::App& command, Options& options);

@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cli/tsv.h"
 #include "cli/values.h"
 #include "model/engine/engine.h"
 #include "model/error.h"
@@ -18,61 +19,6 @@ namespace {
 
 constexpr double kMiB = 1024.0 * 1024.0;
 constexpr double kTwoDecimals = 0.01;  // llama.cpp prints MiB with two decimals
-
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  for (std::size_t at = 0; at <= text.size();) {
-    const std::size_t end = std::min(text.find(separator, at), text.size());
-    parts.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  return parts;
-}
-
-double parse_number(const std::string& where, std::string_view text) {
-  double value = 0;
-  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (failure != std::errc{} || end != text.data() + text.size() || value < 0) {
-    throw InputError(where, "'" + std::string(text) + "' is no size", "a number of 0 or more");
-  }
-  return value;
-}
-
-/// One line of the table, its cells by column name.
-class TableLine {
- public:
-  TableLine(const std::vector<std::string_view>& columns, std::string_view line, std::string where)
-      : columns_(columns), cells_(split(line, '\t')), where_(std::move(where)) {
-    if (cells_.size() != columns_.size()) {
-      throw InputError(where_,
-                       std::to_string(cells_.size()) + " cells",
-                       std::to_string(columns_.size()) + " as in the title line");
-    }
-  }
-
-  [[nodiscard]] std::string text(std::string_view column) const {
-    for (std::size_t i = 0; i < columns_.size(); ++i) {
-      if (columns_[i] == column) {
-        return std::string(cells_[i]);
-      }
-    }
-    throw InputError(where_, "no column " + std::string(column), "see data/truth/README.md");
-  }
-  [[nodiscard]] std::int64_t count(std::string_view column, std::int64_t low) const {
-    return parse_count(place(column), text(column), low);
-  }
-  [[nodiscard]] double size(std::string_view column) const {
-    return parse_number(place(column), text(column));
-  }
-  [[nodiscard]] std::string place(std::string_view column) const {
-    return where_ + ": " + std::string(column);
-  }
-
- private:
-  const std::vector<std::string_view>& columns_;
-  std::vector<std::string_view> cells_;
-  std::string where_;
-};
 
 void add_ledger_sizes(const TableLine& line, bool on_gpu, TruthRow& row) {
   const double kv = line.size("kv_mib") * kMiB;
@@ -160,21 +106,9 @@ TruthRow devices_row(const TableLine& line, std::size_t number) {
 void read_table(const std::string& path,
                 TruthRow (*row_of)(const TableLine&, std::size_t),
                 std::vector<TruthRow>& rows) {
-  const std::string text = read_text_file(path);
-  std::vector<std::string_view> columns;
-  std::size_t number = 0;
-  for (const std::string_view line : split(text, '\n')) {
-    ++number;
-    if (line.empty() || line.front() == '#') {
-      continue;
-    }
-    if (columns.empty()) {
-      columns = split(line, '\t');
-      continue;
-    }
-    rows.push_back(
-        row_of(TableLine(columns, line, path + " line " + std::to_string(number)), number));
-  }
+  for_each_line(path, [&](const TableLine& line, std::size_t number) {
+    rows.push_back(row_of(line, number));
+  });
 }
 
 using Json = nlohmann::json;

@@ -10,6 +10,7 @@
 #include "cli/format.h"
 #include "cli/json_writer.h"
 #include "cli/table.h"
+#include "cli/validate_speed.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -118,6 +119,9 @@ void print_refusals(Console& console, const std::vector<Outcome>& outcomes) {
 
 int validate(const Options& options, Console& console) {
   const std::string folder = options.truth.value_or((data_directory() / "truth").string());
+  if (options.speed_truth) {
+    return validate_speed(folder, console);
+  }
   const std::vector<TruthRow> rows = read_truth(folder);
   const std::vector<Outcome> outcomes = predict(rows, folder);
   const std::vector<Summary> summaries = summarise(outcomes);

@@ -110,7 +110,8 @@ StepTime StepPricer::price(std::span<const Op> ops, std::int64_t n_layers, bool 
   for (const double error_s : class_error_s_) {
     variance += error_s * error_s;
   }
-  const double log_error = sum_s > 0.0 ? std::sqrt(variance) / sum_s : 0.0;
+  const double of_classes = sum_s > 0.0 ? std::sqrt(variance) / sum_s : 0.0;
+  const double log_error = std::hypot(of_classes, gaps.log_error);
   step.time_s = {sum_s, sum_s * std::exp(-log_error), sum_s * std::exp(log_error), provenance};
   step.bound = static_cast<BoundBy>(std::ranges::max_element(by_bound) - by_bound.begin());
   return step;

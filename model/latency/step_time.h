@@ -30,6 +30,8 @@ struct PricedClass {
 struct EngineGaps {
   Seconds per_step;   ///< scheduling, sampling on the host, launching a graph
   Seconds per_layer;  ///< what no operation accounts for
+  /// 90 % of steps as a whole lie within a factor exp(+-this), besides the classes' own errors.
+  double log_error = 0.0;
 };
 
 /// Finds the law of a class. Asked once for each class of a model, not for each step.

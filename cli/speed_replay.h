@@ -1,0 +1,57 @@
+// A measured run as the steps that it was made of, priced by an engine's laws.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/speed_truth.h"
+#include "model/latency/engine_law.h"
+
+namespace kvfathom::cli {
+
+/// One step, and how many like it the run had.
+struct ReplayStep {
+  std::vector<Op> ops;
+  double n_times = 1.0;
+  double most_speed_up = 1.0;  ///< of GPUs that work on different chunks at a time
+};
+
+/// A row ready to be priced as often as a fit asks.
+struct Replay {
+  const SpeedRow* row = nullptr;
+  std::string device_class;
+  std::vector<ReplayStep> steps;
+  std::int64_t n_layers = 0;
+  double measured_s = 0.0;  ///< of all the steps
+  std::string refused;      ///< why the row cannot be priced; empty: it can
+  std::unique_ptr<EngineLaws> laws;
+};
+
+/// Models and devices are read once each. `speed_of` gives an engine's parameters, or nothing where
+/// there are none; what it points to may change between calls of predicted_time.
+class Replays {
+ public:
+  template <class SpeedOf>
+  Replays(const std::vector<SpeedRow>& rows, SpeedOf speed_of) {
+    for (const SpeedRow& row : rows) {
+      add(row, speed_of(row.engine));
+    }
+  }
+
+  [[nodiscard]] std::vector<Replay>& all() { return all_; }
+  [[nodiscard]] const std::vector<Replay>& all() const { return all_; }
+
+ private:
+  void add(const SpeedRow& row, const EngineSpeed* speed);
+
+  std::vector<Replay> all_;
+};
+
+/// What the run took by the laws as they are now, with the interval of its engine.
+[[nodiscard]] Estimate predicted_time(const Replay& replay);
+
+/// The value at this share of the ranks: 0.5 is the median. There must be one.
+[[nodiscard]] double quantile(std::vector<double> values, double share);
+
+}  // namespace kvfathom::cli
