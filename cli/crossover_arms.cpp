@@ -43,7 +43,7 @@ Estimate mixed(double value, const ArmCost& cost, const Estimate& compute, Prove
 }  // namespace
 
 CrossoverArms::CrossoverArms(const Query& query, const Load& load)
-    : laws_(laws_of(query)),
+    : laws_(laws_of(query, Phase::prefill)),
       device_bandwidth_(query.machine.devices.front().bandwidth),
       load_(load) {
   const CacheCase native{.k = query.settings.cache_type_k, .v = query.settings.cache_type_v};
@@ -99,8 +99,15 @@ Estimate CrossoverArms::fetch(const TierLink& tier, std::int64_t n_tokens, const
   return with_error(overlapped(cost).value(), kLinkLogError, tier.provenance);
 }
 
+const Estimate& CrossoverArms::recomputed(std::int64_t n_tokens) {
+  const auto known = recomputed_.find(n_tokens);
+  return known != recomputed_.end()
+             ? known->second
+             : recomputed_.emplace(n_tokens, prefix_->recompute(n_tokens)).first->second;
+}
+
 Estimate CrossoverArms::recompute(std::int64_t n_tokens, const Load& load) {
-  Estimate time = prefix_->recompute(n_tokens);
+  Estimate time = recomputed(n_tokens);
   const double slower = 1.0 / (1.0 - load.compute_share);
   time.value *= slower;
   time.low *= slower;
@@ -124,7 +131,7 @@ void CrossoverArms::add_mixes(const TierLink& tier,
                               Split& split,
                               std::vector<Arm>& arms) {
   const auto fetch_s = [&](std::int64_t n) { return fetch(tier, n, {}).value; };
-  const auto recompute_s = [&](std::int64_t n) { return prefix_->recompute(n).value; };
+  const auto recompute_s = [&](std::int64_t n) { return recomputed(n).value; };
   split = best_token_split(fetch_s, recompute_s, n_tokens);
   const double log_error = std::log(arms[1].time_s.high / arms[1].time_s.value);
   const Provenance provenance = worst(arms[0].time_s.provenance, arms[1].time_s.provenance);
@@ -180,7 +187,7 @@ std::vector<Arm> CrossoverArms::arms(const TierLink& tier, std::int64_t n_tokens
                  .id = "recompute",
                  .how = {},
                  .moved_bytes = 4.0 * static_cast<double>(n_tokens),  // token ids
-                 .time_s = prefix_->recompute(n_tokens)});
+                 .time_s = recomputed(n_tokens)});
   for (std::size_t i = 1; i < kept_.size(); ++i) {
     all.push_back(arm_of(kept_[i], tier, n_tokens));
   }

@@ -1,6 +1,7 @@
 // The arms of `kvfathom crossover`, priced on one machine.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -39,9 +40,11 @@ class CrossoverArms {
   void add_kept(const Query& query, const Stored& stored, Kept kept);
   [[nodiscard]] ArmCost cost_of(Kept& kept, const Link& link, std::int64_t n_tokens) const;
   [[nodiscard]] Arm arm_of(Kept& kept, const TierLink& tier, std::int64_t n_tokens);
+  [[nodiscard]] const Estimate& recomputed(std::int64_t n_tokens);
   void add_mixes(const TierLink& tier, std::int64_t n_tokens, Split& split, std::vector<Arm>& arms);
 
   std::unique_ptr<LawSource> laws_;
+  std::map<std::int64_t, Estimate> recomputed_;  ///< by length: every tier asks for the same ones
   std::unique_ptr<Prefix> prefix_;
   std::vector<Kept> kept_;  ///< K and V first
   BytesPerSecond device_bandwidth_;

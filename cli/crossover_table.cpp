@@ -15,11 +15,12 @@ std::string rate_text(double bytes_per_s) {
   return rounded(bytes_per_s / 1e9) + " GB/s";
 }
 
+/// "fetch; 737+ recompute; 11,265+ fetch".
 std::string winners(const std::vector<Reign>& reigns) {
-  std::string text = reigns.front().fetch ? "fetch" : "recompute";
-  for (std::size_t i = 1; i < reigns.size(); ++i) {
-    text +=
-        ", from " + thousands(reigns[i].from_tokens) + (reigns[i].fetch ? " fetch" : " recompute");
+  std::string text;
+  for (const Reign& reign : reigns) {
+    text += text.empty() ? "" : "; " + thousands(reign.from_tokens) + "+ ";
+    text += reign.fetch ? "fetch" : "recompute";
   }
   return text;
 }
@@ -30,7 +31,7 @@ void print_tiers(Console& console, const CrossoverAnswer& answer) {
                           {"fetch", Align::right},
                           {"recompute", Align::right},
                           {"even at", Align::right},
-                          {"quicker"}},
+                          {"quicker, from tokens", Align::left, true}},
               .rows = {}};
   for (const TierAnswer& tier : answer.tiers) {
     const double even = tier.crossover_bandwidth_bytes_per_s;

@@ -55,11 +55,11 @@ std::optional<Speculation> speculation_of(const Options& options) {
 
 SpeedPoint point_of(SpeedPlan& plan, Phase phase, std::int64_t context, std::int64_t sequences) {
   SpeedPoint point{.phase = phase, .context_tokens = context, .sequences = sequences};
-  point.step = phase == Phase::prefill ? plan.generation().prompt(context, 0, 1, true)
-                                       : plan.decode(context, sequences, true);
+  point.step =
+      phase == Phase::prefill ? plan.prompt(context, true) : plan.decode(context, sequences, true);
   point.tokens_per_sequence = plan.tokens_per_step();
   for (const OpTime& one : point.step.ops) {
-    point.ops.push_back({plan.generation().ops()[one.op], one.time, one.bound});
+    point.ops.push_back({plan.ops()[one.op], one.time, one.bound});
   }
   return point;
 }

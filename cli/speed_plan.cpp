@@ -45,17 +45,10 @@ LatencySettings latency_settings(const Query& query, const CacheCase& cache_case
   return settings;
 }
 
-std::unique_ptr<LawSource> laws_of(const Query& query) {
-  if (query.machine.devices.empty()) {
-    throw InputError("--gpu", "missing", "give --gpu NAME, or --memory with --bandwidth");
-  }
-  return std::make_unique<DatasheetLaws>(query.machine.devices.front(), query.machine.host);
-}
-
 SpeedPlan::SpeedPlan(const Query& query,
                      const CacheCase& cache_case,
                      const std::optional<Speculation>& speculation)
-    : laws_(laws_of(query)),
+    : decode_laws_(laws_of(query, Phase::decode)),
       speculation_(speculation),
       n_gpus_(std::max(1, query.machine.n_gpus)),
       replicas_(query.settings.data_parallel) {
@@ -65,23 +58,34 @@ SpeedPlan::SpeedPlan(const Query& query,
                       "keep attention on the GPU: --cpu-moe-layers N");
   }
   steps_ = std::make_unique<StepOps>(query.model.spec, latency_settings(query, cache_case));
-  generation_ = std::make_unique<Generation>(*steps_, *laws_, chunk_tokens(query));
+  decode_ = std::make_unique<Generation>(*steps_, *decode_laws_, chunk_tokens(query));
+  if (peak_rate(query.machine.devices.front(), DType::bf16)) {
+    prompt_laws_ = laws_of(query, Phase::prefill);
+    prompt_ = std::make_unique<Generation>(*steps_, *prompt_laws_, chunk_tokens(query));
+  }
   if (speculation_) {
     LatencySettings settings = latency_settings(query, cache_case);
     settings.pipeline_parallel = 1;
     settings.n_host_expert_layers = 0;
     draft_steps_ = std::make_unique<StepOps>(prediction_block(query.model.spec), settings);
-    draft_ = std::make_unique<Generation>(*draft_steps_, *laws_, chunk_tokens(query));
+    draft_ = std::make_unique<Generation>(*draft_steps_, *decode_laws_, chunk_tokens(query));
   }
+}
+
+StepTime SpeedPlan::prompt(std::int64_t context_tokens, bool details) {
+  const StepTime time = prompt_->prompt(context_tokens, 0, 1, details);
+  ops_ = details ? prompt_->ops() : ops_;
+  return time;
 }
 
 StepTime SpeedPlan::decode(std::int64_t context_tokens, std::int64_t sequences, bool details) {
   const std::int64_t of_replica = (sequences + replicas_ - 1) / replicas_;
+  const std::int64_t n_drafts = speculation_ ? speculation_->n_draft_tokens : 0;
+  StepTime step = decode_->decode(context_tokens - 1, of_replica, details, n_drafts + 1);
+  ops_ = details ? decode_->ops() : ops_;
   if (!speculation_) {
-    return generation_->decode(context_tokens - 1, of_replica, details);
+    return step;
   }
-  const std::int64_t n_drafts = speculation_->n_draft_tokens;
-  StepTime step = generation_->decode(context_tokens - 1, of_replica, details, n_drafts + 1);
   const Estimate draft = draft_->decode(context_tokens - 1, of_replica).time_s;
   const auto n = static_cast<double>(n_drafts);
   step.time_s.value += n * draft.value;
@@ -123,7 +127,7 @@ std::optional<std::int64_t> pays_from(SpeedPlan& one,
 
 std::string SpeedPlan::laws_sentence() const {
   std::vector<std::string> origins;
-  for (const PricedClass& one : generation_->pricer().classes()) {
+  for (const PricedClass& one : decode_->pricer().classes()) {
     std::string origin(one.origin);
     if (std::find(origins.begin(), origins.end(), origin) == origins.end()) {
       origins.push_back(std::move(origin));
@@ -132,7 +136,7 @@ std::string SpeedPlan::laws_sentence() const {
   std::string text;
   for (const std::string& origin : origins) {
     std::string kinds;
-    for (const PricedClass& one : generation_->pricer().classes()) {
+    for (const PricedClass& one : decode_->pricer().classes()) {
       const std::string kind(name(one.op_class.kind));
       if (one.origin == origin && kinds.find(kind) == std::string::npos) {
         kinds += (kinds.empty() ? "" : ", ") + kind;

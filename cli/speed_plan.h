@@ -4,8 +4,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cli/query.h"
+#include "cli/speed_laws.h"
 #include "model/latency/generation.h"
 
 namespace kvfathom::cli {
@@ -24,7 +26,10 @@ class SpeedPlan {
             const CacheCase& cache_case,
             const std::optional<Speculation>& speculation = std::nullopt);
 
-  [[nodiscard]] Generation& generation() { return *generation_; }
+  /// A prompt of one sequence until its first new token.
+  [[nodiscard]] StepTime prompt(std::int64_t context_tokens, bool details);
+  /// What the last call with details priced, of either phase.
+  [[nodiscard]] const std::vector<Op>& ops() const { return ops_; }
   [[nodiscard]] std::int64_t n_gpus() const { return n_gpus_; }
   [[nodiscard]] std::int64_t replicas() const { return replicas_; }
 
@@ -40,9 +45,12 @@ class SpeedPlan {
   [[nodiscard]] std::string laws_sentence() const;
 
  private:
-  std::unique_ptr<LawSource> laws_;
+  std::unique_ptr<LawSource> prompt_laws_;  ///< null where the device's peak rate is not known
+  std::unique_ptr<LawSource> decode_laws_;
   std::unique_ptr<StepOps> steps_;
-  std::unique_ptr<Generation> generation_;
+  std::unique_ptr<Generation> prompt_;
+  std::unique_ptr<Generation> decode_;
+  std::vector<Op> ops_;
   std::optional<Speculation> speculation_;
   std::unique_ptr<StepOps> draft_steps_;
   std::unique_ptr<Generation> draft_;
@@ -62,8 +70,5 @@ class SpeedPlan {
                                                     SpeedPlan& other,
                                                     std::int64_t sequences,
                                                     std::int64_t limit_tokens);
-
-/// The laws of the query's machine under its engine, the best that is known first.
-[[nodiscard]] std::unique_ptr<LawSource> laws_of(const Query& query);
 
 }  // namespace kvfathom::cli

@@ -6,16 +6,17 @@
 namespace kvfathom {
 namespace {
 
-/// Formats by the names that kernels go by: 16-bit floats cost alike, and 4-bit integers of any
-/// checkpoint format run through the same kernels.
-std::string kernel_format(DType dtype) {
+/// Formats by the names that kernels go by: 16-bit floats cost alike, and matrices of 8-bit floats
+/// have a scale for each block in the checkpoints that are served (DeepSeek, Qwen3).
+std::string kernel_format(DType dtype, OpKind kind) {
+  const bool is_product = kind == OpKind::gemm || kind == OpKind::moe_ffn;
   switch (dtype) {
     case DType::f16:
     case DType::bf16:
       return "bf16";
     case DType::f8_e4m3:
     case DType::f8_e5m2:
-      return "fp8";
+      return is_product ? "fp8_block" : "fp8";
     default:
       return std::string(name(dtype));
   }
@@ -30,7 +31,7 @@ bool is_attention(OpKind kind) {
 KernelClass kernel_class_of(const OpClass& op_class) {
   KernelClass id;
   id.op = name(op_class.kind);
-  id.format = kernel_format(op_class.format);
+  id.format = kernel_format(op_class.format, op_class.kind);
   if (is_attention(op_class.kind)) {
     id.head_dim = op_class.head_dim;
     id.variant = op_class.window ? "window" : "";
@@ -44,10 +45,12 @@ KernelClass kernel_class_of(const OpClass& op_class) {
 
 CalibratedLaws::CalibratedLaws(Calibration calibration,
                                Provenance provenance,
-                               std::unique_ptr<LawSource> behind)
+                               std::unique_ptr<LawSource> behind,
+                               std::optional<EngineGaps> gaps)
     : calibration_(std::move(calibration)),
       provenance_(provenance),
       behind_(std::move(behind)),
+      gaps_(gaps),
       origin_(std::string(kvfathom::name(provenance_)) + " kernels of " + calibration_.engine +
               " " + calibration_.engine_version + " on " + calibration_.device_name),
       similar_(origin_ + ", of similar shape") {}
@@ -61,8 +64,8 @@ const FittedClass* CalibratedLaws::fitted(const KernelClass& id) const {
   }
   KernelClass plain = id;
   plain.variant.clear();
-  if (plain.format == "fp8") {
-    plain.format = "fp8_block";
+  if (plain.format == "fp8_block") {
+    plain.format = "fp8";
   }
   return nearest_class(calibration_, plain);
 }
@@ -86,7 +89,7 @@ PricedClass CalibratedLaws::law(const OpClass& op_class, bool on_host) const {
 }
 
 EngineGaps CalibratedLaws::gaps() const {
-  return behind_->gaps();
+  return gaps_ ? *gaps_ : behind_->gaps();
 }
 
 std::int64_t CalibratedLaws::n_units() const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "model/latency/calibration.h"
@@ -17,8 +18,11 @@ namespace kvfathom {
 class CalibratedLaws final : public LawSource {
  public:
   /// `provenance`: how close the measured device is to the one at hand; a class is never surer
-  /// than it was where it was measured. The engine's gaps are those of `behind`.
-  CalibratedLaws(Calibration calibration, Provenance provenance, std::unique_ptr<LawSource> behind);
+  /// than it was where it was measured. Gaps are those of `behind` unless they are given.
+  CalibratedLaws(Calibration calibration,
+                 Provenance provenance,
+                 std::unique_ptr<LawSource> behind,
+                 std::optional<EngineGaps> gaps = std::nullopt);
 
   [[nodiscard]] PricedClass law(const OpClass& op_class, bool on_host) const override;
   [[nodiscard]] EngineGaps gaps() const override;
@@ -30,6 +34,7 @@ class CalibratedLaws final : public LawSource {
   Calibration calibration_;
   Provenance provenance_;
   std::unique_ptr<LawSource> behind_;
+  std::optional<EngineGaps> gaps_;
   std::string origin_;
   std::string similar_;
 };
