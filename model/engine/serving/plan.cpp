@@ -110,8 +110,7 @@ class ServingPlan final : public MemoryPlan {
           block_tokens == 0 || (tokens > 0 && tokens < block_tokens) ? tokens : block_tokens;
     }
     pool.tokens = pool.blocks / cache.n_tables() * block_tokens;
-    pool.concurrency = static_cast<double>(pool.blocks) /
-                       static_cast<double>(cache.blocks(tokens_of(context_tokens)));
+    pool.concurrency = cache.sequences(tokens_of(context_tokens), pool.blocks);
     return pool;
   }
 

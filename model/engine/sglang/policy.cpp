@@ -1,12 +1,15 @@
 #include "model/engine/sglang/policy.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string>
+#include <variant>
 
 #include "model/cache/scheme.h"
 #include "model/engine/serving/plan.h"
 #include "model/engine/serving/profile.h"
+#include "model/error.h"
 
 namespace kvfathom {
 namespace {
@@ -35,6 +38,76 @@ const DeviceClass& class_of(std::int64_t device_memory_bytes) {
   return *row;
 }
 
+/// Whose windows have a pool of their own: python/sglang/srt/configs/model_config.py,
+/// is_hybrid_swa_model (001adf56). Llama 4's chunks are on the list too, without a rule here.
+constexpr std::array<std::string_view, 5> kWindowPools{
+    "gemma4", "gpt-oss", "laguna", "mimo2", "step35"};
+
+bool has_window_pool(const ModelSpec& model) {
+  return std::ranges::find(kWindowPools, model.architecture) != kWindowPools.end();
+}
+
+/// Sizes: python/sglang/srt/model_executor/pool_configurator.py (003fca80). The pool has
+/// --swa-full-tokens-ratio tokens per token of the full one, and must exceed the window and a page.
+/// A request holds, beside its window, what eviction has not reached (every 128 steps,
+/// SGLANG_SWA_EVICTION_INTERVAL), a page of alignment and the page it writes; prompts have two
+/// chunks in flight, and a page.
+serving::WindowPool window_pool(std::int64_t window_tokens,
+                                std::int64_t page,
+                                std::int64_t chunk_tokens) {
+  constexpr double kSwaFullTokensRatio = 0.8;
+  constexpr std::int64_t kEvictionInterval = 128;
+  return {.share = kSwaFullTokensRatio,
+          .beyond_window = kEvictionInterval + 2 * page,
+          .in_flight_tokens = 2 * chunk_tokens + page,
+          .least_tokens = window_tokens + page + 1};
+}
+
+std::int64_t widest_window(const ModelSpec& model) {
+  std::int64_t tokens = 0;
+  for (const LayerSpec& layer : model.layers) {
+    const auto* attention = std::get_if<Attention>(&layer.mixer);
+    tokens = std::max(tokens, attention == nullptr ? 0 : attention->window_tokens.value_or(0));
+  }
+  return tokens;
+}
+
+/// K and V of one token of one layer in elements: the engine counts one width for all layers of a
+/// pool (pool_configurator.py, DefaultPoolConfigurator).
+bool has_one_width(const ModelSpec& model) {
+  std::int64_t width = 0;
+  return std::ranges::all_of(model.layers, [&](const LayerSpec& layer) {
+    const auto* a = std::get_if<Attention>(&layer.mixer);
+    const std::int64_t own = a == nullptr ? 0 : a->n_kv_heads * (a->head_dim + a->v_head_dim);
+    width = width == 0 ? own : width;
+    return own == width;
+  });
+}
+
+void require_known_windows(const ModelSpec& model, const EngineSettings& settings) {
+  if (widest_window(model) == 0) {
+    return;
+  }
+  const auto refuse = [&](const char* what) {
+    throw Unsupported(model.name, std::string("sglang: no rule for ") + what, "");
+  };
+  for (const LayerSpec& layer : model.layers) {
+    const auto* a = std::get_if<Attention>(&layer.mixer);
+    if (a != nullptr && a->window_tokens && a->window_kind == WindowKind::chunked) {
+      refuse("the pool of its chunked window layers");
+    }
+    if (a == nullptr) {
+      refuse("windows beside layers that share a cache");
+    }
+  }
+  if (has_window_pool(model) && settings.pipeline_parallel > 1) {
+    refuse("a window's pool in pipeline stages");
+  }
+  if (!has_window_pool(model) && !has_one_width(model)) {
+    refuse("windows of another width than its full layers'");
+  }
+}
+
 double share_of(const EngineSettings& settings) {
   return serving::share_of_device(
       settings,
@@ -55,6 +128,8 @@ std::string sglang_command(const EngineSettings& settings,
   serving::add_ranks(text, "--pp", settings.pipeline_parallel);
   serving::add_ranks(text, "--dp", settings.data_parallel);
   serving::add_ranks(text, "--ep", settings.expert_parallel);
+  serving::add_option(
+      text, settings.scheme == CacheScheme::full, "--disable-hybrid-swa-memory", "");
   const DType type = settings.cache_type_k;
   serving::add_option(text, type == DType::f8_e4m3, "--kv-cache-dtype", "fp8_e4m3");
   serving::add_option(text, type == DType::f8_e5m2, "--kv-cache-dtype", "fp8_e5m2");
@@ -70,8 +145,14 @@ serving::StagePlan stage_plan(const serving::StageRank& rank,
       .sequences = settings.max_sequences.value_or(device_class.graph_batch)};
   const std::int64_t page = settings.block_tokens.value_or(1);
   // Slot 0 takes the writes of padded batches: one page more than the pool's size is allocated.
-  const serving::PagingRules rules{
-      .block_tokens = page, .latent_block_tokens = page, .spare_blocks = 1, .engine = "sglang"};
+  serving::PagingRules rules{.block_tokens = page,
+                             .latent_block_tokens = page,
+                             .groups = has_window_pool(rank.model),
+                             .spare_blocks = 1,
+                             .engine = "sglang"};
+  if (rules.groups) {
+    rules.window_pool = window_pool(widest_window(rank.model), page, step.tokens);
+  }
   serving::StagePlan plan;
   plan.cache = serving::paged_cache(rank.model, settings, rules);
   const Device device{0};
@@ -116,7 +197,9 @@ double sglang_default_share(std::int64_t device_memory_bytes,
 
 std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model, const EngineSettings& settings) {
   cache::require_applicable(model, settings.scheme);
-  serving::require_schemes(model, "sglang", {"full", "mla-latent", "sparse-index", "cross-layer"});
+  serving::require_schemes(
+      model, "sglang", {"full", "window", "mla-latent", "sparse-index", "cross-layer"});
+  require_known_windows(model, settings);
   serving::require_serving_cache_type(settings, false);
   const auto rule = [&](const serving::StageRank& rank, const serving::Parallel& parallel) {
     return stage_plan(rank, settings, parallel);
