@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <limits>
 #include <span>
 #include <utility>
 
+#include "model/engine/serving/profile.h"
 #include "model/error.h"
 
 namespace kvfathom::serving {
@@ -210,6 +212,17 @@ class ServingPlan final : public MemoryPlan {
   CommandRule command_;
 };
 
+/// What a rank loads: its share of the decoder, and towers beside it.
+std::vector<LedgerLine> loaded_lines(const StageRank& rank, const EngineSettings& settings) {
+  std::vector<LedgerLine> lines{weights_line(Device{0}, rank.weights_bytes, settings)};
+  if (rank.vision_bytes > 0) {
+    LedgerLine tower = weights_line(Device{0}, rank.vision_bytes, settings);
+    tower.kind = LedgerKind::vision;
+    lines.push_back(tower);
+  }
+  return lines;
+}
+
 }  // namespace
 
 std::unique_ptr<MemoryPlan> serving_plan(const ModelSpec& model,
@@ -225,14 +238,20 @@ std::unique_ptr<MemoryPlan> serving_plan(const ModelSpec& model,
   return std::make_unique<ServingPlan>(std::move(stages), settings, parallel, command);
 }
 
-std::vector<LedgerLine> loaded_lines(const StageRank& rank, const EngineSettings& settings) {
-  std::vector<LedgerLine> lines{weights_line(Device{0}, rank.weights_bytes, settings)};
-  if (rank.vision_bytes > 0) {
-    LedgerLine tower = weights_line(Device{0}, rank.vision_bytes, settings);
-    tower.kind = LedgerKind::vision;
-    lines.push_back(tower);
-  }
-  return lines;
+StagePlan begun_stage(const StageRank& rank,
+                      const EngineSettings& settings,
+                      const Parallel& parallel,
+                      const PagingRules& rules) {
+  StagePlan plan{.fixed = loaded_lines(rank, settings),
+                 .cache = paged_cache(rank.model, settings, rules)};
+  plan.fixed.push_back(modelled_line(Device{0}, LedgerKind::runtime, runtime_memory(parallel)));
+  return plan;
+}
+
+std::int64_t bytes_outside_share(const EngineSettings& settings, double fallback) {
+  const auto budget = static_cast<std::int64_t>(std::floor(
+      static_cast<double>(settings.device_memory_bytes) * share_of_device(settings, fallback)));
+  return settings.device_memory_bytes - budget;
 }
 
 void pay_from_spare(std::int64_t spare_bytes,

@@ -31,9 +31,15 @@ using CommandRule = std::string (*)(const EngineSettings&, std::int64_t, std::st
                                                        const StageRule& rule,
                                                        CommandRule command);
 
-/// The lines of what a rank loads: its share of the decoder, and towers beside it.
-[[nodiscard]] std::vector<LedgerLine> loaded_lines(const StageRank& rank,
-                                                   const EngineSettings& settings);
+/// A rank of a stage before what differs by engine: its cache in blocks, what it loads, and the
+/// memory of the CUDA runtime.
+[[nodiscard]] StagePlan begun_stage(const StageRank& rank,
+                                    const EngineSettings& settings,
+                                    const Parallel& parallel,
+                                    const PagingRules& rules);
+
+/// What the engine's share, the one asked for or `fallback`, leaves of a device.
+[[nodiscard]] std::int64_t bytes_outside_share(const EngineSettings& settings, double fallback);
 
 /// What lies outside an engine's share of the device is paid from `spare_bytes`, the rest of the
 /// device: the spare is a reserve line, and `lines` shrink by it until it is spent.

@@ -108,11 +108,9 @@ void require_known_windows(const ModelSpec& model, const EngineSettings& setting
   }
 }
 
-double share_of(const EngineSettings& settings) {
-  return serving::share_of_device(
-      settings,
-      sglang_default_share(
-          settings.device_memory_bytes, settings.tensor_parallel, settings.pipeline_parallel));
+double default_share(const EngineSettings& settings) {
+  return sglang_default_share(
+      settings.device_memory_bytes, settings.tensor_parallel, settings.pipeline_parallel);
 }
 
 std::string sglang_command(const EngineSettings& settings,
@@ -153,16 +151,10 @@ serving::StagePlan stage_plan(const serving::StageRank& rank,
   if (rules.groups) {
     rules.window_pool = window_pool(widest_window(rank.model), page, step.tokens);
   }
-  serving::StagePlan plan;
-  plan.cache = serving::paged_cache(rank.model, settings, rules);
+  serving::StagePlan plan = serving::begun_stage(rank, settings, parallel, rules);
   const Device device{0};
-  plan.fixed = serving::loaded_lines(rank, settings);
-  plan.fixed.push_back(
-      modelled_line(device, LedgerKind::runtime, serving::runtime_memory(parallel)));
-  const auto budget = static_cast<std::int64_t>(
-      std::floor(static_cast<double>(settings.device_memory_bytes) * share_of(settings)));
   serving::pay_from_spare(
-      settings.device_memory_bytes - budget,
+      serving::bytes_outside_share(settings, default_share(settings)),
       plan.fixed,
       {modelled_line(device, LedgerKind::compute, serving::activation_peak(rank, parallel, step)),
        modelled_line(device, LedgerKind::graphs, serving::cuda_graphs())});

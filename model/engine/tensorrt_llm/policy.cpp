@@ -55,14 +55,10 @@ serving::StagePlan stage_plan(const serving::StageRank& rank,
       .block_tokens = settings.block_tokens.value_or(kBlockTokens),
       .latent_block_tokens = settings.block_tokens.value_or(kBlockTokens),
       .engine = "tensorrt-llm"};
-  serving::StagePlan plan;
-  plan.cache = serving::paged_cache(rank.model, settings, rules);
+  serving::StagePlan plan = serving::begun_stage(rank, settings, parallel, rules);
   const Device device{0};
-  plan.fixed = serving::loaded_lines(rank, settings);
   plan.fixed.push_back(
       modelled_line(device, LedgerKind::compute, serving::activation_peak(rank, parallel, step)));
-  plan.fixed.push_back(
-      modelled_line(device, LedgerKind::runtime, serving::runtime_memory(parallel)));
   serving::pay_from_spare(spare_of_free(plan.fixed, settings),
                           plan.fixed,
                           {modelled_line(device, LedgerKind::graphs, serving::cuda_graphs())});
