@@ -20,10 +20,13 @@ struct StagePlan {
   PagedCache cache;
 };
 
-using StageRule = std::function<StagePlan(const StageRank&, const Parallel&)>;
+/// Prices a rank of a stage on a device of so much memory.
+using StageRule =
+    std::function<StagePlan(const StageRank&, const Parallel&, std::int64_t device_memory_bytes)>;
 using CommandRule = std::string (*)(const EngineSettings&, std::int64_t, std::string_view);
 
-/// The whole plan: `rule` prices a rank of each stage, `command` writes the engine's command line.
+/// The whole plan: `rule` prices the ranks of each stage, `command` writes the engine's command
+/// line. Every device keeps its own share free; all have as many blocks as the one with fewest.
 /// Sequences are spread over the replicas, the first of which has the most.
 [[nodiscard]] std::unique_ptr<MemoryPlan> serving_plan(const ModelSpec& model,
                                                        const EngineSettings& settings,
@@ -39,7 +42,9 @@ using CommandRule = std::string (*)(const EngineSettings&, std::int64_t, std::st
                                     const PagingRules& rules);
 
 /// What the engine's share, the one asked for or `fallback`, leaves of a device.
-[[nodiscard]] std::int64_t bytes_outside_share(const EngineSettings& settings, double fallback);
+[[nodiscard]] std::int64_t bytes_outside_share(std::int64_t device_memory_bytes,
+                                               const EngineSettings& settings,
+                                               double fallback);
 
 /// What lies outside an engine's share of the device is paid from `spare_bytes`, the rest of the
 /// device: the spare is a reserve line, and `lines` shrink by it until it is spent.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "model/cache/scheme.h"
 #include "model/engine/serving/plan.h"
@@ -108,6 +109,29 @@ void require_known_windows(const ModelSpec& model, const EngineSettings& setting
   }
 }
 
+/// The engine refuses ranks of which one has less than 0.9 of another's memory, and gives every
+/// stage the least that is left on any device, its weights included (get_available_gpu_memory over
+/// the world: srt/mem_cache/kv_cache_configurator.py, 003fca80).
+void require_even_devices(const EngineSettings& settings) {
+  const std::vector<std::int64_t>& memory = settings.uneven_device_memory_bytes;
+  if (memory.empty()) {
+    return;
+  }
+  if (settings.pipeline_parallel > 1) {
+    throw Unsupported("--pipeline-parallel",
+                      "sglang: no rule for stages on devices of different size",
+                      "use equal devices");
+  }
+  constexpr double kLeastShare = 0.9;
+  const auto [least, most] = std::ranges::minmax(memory);
+  if (settings.tensor_parallel > 1 &&
+      static_cast<double>(least) < kLeastShare * static_cast<double>(most)) {
+    throw InputError("--tensor-parallel",
+                     "the memory of the devices is unbalanced",
+                     "sglang takes ranks within a tenth of each other");
+  }
+}
+
 double default_share(const EngineSettings& settings) {
   return sglang_default_share(
       settings.device_memory_bytes, settings.tensor_parallel, settings.pipeline_parallel);
@@ -136,7 +160,8 @@ std::string sglang_command(const EngineSettings& settings,
 
 serving::StagePlan stage_plan(const serving::StageRank& rank,
                               const EngineSettings& settings,
-                              const serving::Parallel& parallel) {
+                              const serving::Parallel& parallel,
+                              std::int64_t device_memory_bytes) {
   const DeviceClass& device_class = class_of(settings.device_memory_bytes);
   const serving::Step step{
       .tokens = settings.max_batched_tokens.value_or(device_class.chunk_tokens),
@@ -154,7 +179,7 @@ serving::StagePlan stage_plan(const serving::StageRank& rank,
   serving::StagePlan plan = serving::begun_stage(rank, settings, parallel, rules);
   const Device device{0};
   serving::pay_from_spare(
-      serving::bytes_outside_share(settings, default_share(settings)),
+      serving::bytes_outside_share(device_memory_bytes, settings, default_share(settings)),
       plan.fixed,
       {modelled_line(device, LedgerKind::compute, serving::activation_peak(rank, parallel, step)),
        modelled_line(device, LedgerKind::graphs, serving::cuda_graphs())});
@@ -192,9 +217,12 @@ std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model, const EngineS
   serving::require_schemes(
       model, "sglang", {"full", "window", "mla-latent", "sparse-index", "cross-layer"});
   require_known_windows(model, settings);
+  require_even_devices(settings);
   serving::require_serving_cache_type(settings, false);
-  const auto rule = [&](const serving::StageRank& rank, const serving::Parallel& parallel) {
-    return stage_plan(rank, settings, parallel);
+  const auto rule = [&](const serving::StageRank& rank,
+                        const serving::Parallel& parallel,
+                        std::int64_t device_memory_bytes) {
+    return stage_plan(rank, settings, parallel, device_memory_bytes);
   };
   return serving::serving_plan(model, settings, {}, rule, sglang_command);
 }

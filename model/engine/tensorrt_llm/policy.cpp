@@ -18,8 +18,10 @@ constexpr std::int64_t kStepTokens = 8192;  // max_num_tokens of trtllm-serve
 constexpr std::int64_t kStepSequences = 256;
 
 /// What the share leaves of the memory that is free behind the fixed lines.
-std::int64_t spare_of_free(const std::vector<LedgerLine>& fixed, const EngineSettings& settings) {
-  std::int64_t free = settings.device_memory_bytes;
+std::int64_t spare_of_free(const std::vector<LedgerLine>& fixed,
+                           std::int64_t device_memory_bytes,
+                           const EngineSettings& settings) {
+  std::int64_t free = device_memory_bytes;
   for (const LedgerLine& line : fixed) {
     free -= line.bytes;
   }
@@ -48,7 +50,8 @@ std::string trtllm_command(const EngineSettings& settings,
 
 serving::StagePlan stage_plan(const serving::StageRank& rank,
                               const EngineSettings& settings,
-                              const serving::Parallel& parallel) {
+                              const serving::Parallel& parallel,
+                              std::int64_t device_memory_bytes) {
   const serving::Step step{.tokens = settings.max_batched_tokens.value_or(kStepTokens),
                            .sequences = settings.max_sequences.value_or(kStepSequences)};
   const serving::PagingRules rules{
@@ -59,7 +62,7 @@ serving::StagePlan stage_plan(const serving::StageRank& rank,
   const Device device{0};
   plan.fixed.push_back(
       modelled_line(device, LedgerKind::compute, serving::activation_peak(rank, parallel, step)));
-  serving::pay_from_spare(spare_of_free(plan.fixed, settings),
+  serving::pay_from_spare(spare_of_free(plan.fixed, device_memory_bytes, settings),
                           plan.fixed,
                           {modelled_line(device, LedgerKind::graphs, serving::cuda_graphs())});
   return plan;
@@ -75,8 +78,10 @@ std::unique_ptr<MemoryPlan> prepare_tensorrt_llm(const ModelSpec& model,
   if (settings.data_parallel > 1) {
     throw Unsupported("--data-parallel", "tensorrt-llm: no rule for replicas is known", "use 1");
   }
-  const auto rule = [&](const serving::StageRank& rank, const serving::Parallel& parallel) {
-    return stage_plan(rank, settings, parallel);
+  const auto rule = [&](const serving::StageRank& rank,
+                        const serving::Parallel& parallel,
+                        std::int64_t device_memory_bytes) {
+    return stage_plan(rank, settings, parallel, device_memory_bytes);
   };
   return serving::serving_plan(model, settings, {}, rule, trtllm_command);
 }

@@ -116,6 +116,7 @@ std::string vllm_command(const EngineSettings& settings,
 StagePlan stage_plan(const serving::StageRank& rank,
                      const EngineSettings& settings,
                      const serving::Parallel& parallel,
+                     std::int64_t device_memory_bytes,
                      const Behaviours& behaviours) {
   const serving::Step step = largest_step(settings);
   constexpr std::int64_t kBlockTokens = 16;
@@ -133,13 +134,15 @@ StagePlan stage_plan(const serving::StageRank& rank,
       modelled_line(device, LedgerKind::compute, serving::activation_peak(rank, parallel, step)));
   const LedgerLine graphs = modelled_line(device, LedgerKind::graphs, serving::cuda_graphs());
   std::vector<LedgerLine> outside;
-  if (behaviours.graphs_in_budget || settings.device_memory_bytes == 0) {
+  if (behaviours.graphs_in_budget || device_memory_bytes == 0) {
     plan.fixed.push_back(graphs);
   } else {
     outside.push_back(graphs);
   }
   serving::pay_from_spare(
-      serving::bytes_outside_share(settings, kDefaultUtilization), plan.fixed, std::move(outside));
+      serving::bytes_outside_share(device_memory_bytes, settings, kDefaultUtilization),
+      plan.fixed,
+      std::move(outside));
   return plan;
 }
 
@@ -157,8 +160,10 @@ std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model, const EngineSet
                          std::to_string(most) + " at a time",
                      "raise --max-sequences");
   }
-  const auto rule = [&](const serving::StageRank& rank, const serving::Parallel& parallel) {
-    return stage_plan(rank, settings, parallel, behaviours);
+  const auto rule = [&](const serving::StageRank& rank,
+                        const serving::Parallel& parallel,
+                        std::int64_t device_memory_bytes) {
+    return stage_plan(rank, settings, parallel, device_memory_bytes, behaviours);
   };
   return serving::serving_plan(model, settings, {.marlin_mxfp4 = true}, rule, vllm_command);
 }

@@ -1,4 +1,5 @@
 // The serving engines: blocks against logged start-ups, ranks, and what must hold for every engine.
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -201,6 +202,48 @@ TEST(Ranks, NamesOfCheckpointsAreCutLikeThoseOfFiles) {
   EXPECT_EQ(share("model.layers.3.mlp.gate.weight", 2048, 128), 1.0);
   EXPECT_EQ(share("model.layers.3.input_layernorm.weight", 2048, 1), 1.0);
   EXPECT_EQ(share("lm_head.weight", 2048, model.vocab_size), 8.0);  // 151,936 is 64 x 2,374
+}
+
+TEST(Ranks, EveryDeviceKeepsItsOwnShareFree) {
+  // 0.9 of 24 and of 80 GiB: two ranks of equal size are bound by the smaller device, and two
+  // stages each by their own.
+  constexpr std::int64_t kSmall = std::int64_t{24} << 30;
+  constexpr std::int64_t kLarge = std::int64_t{80} << 30;
+  const ModelSpec model = catalog("llama-3.1-8b");
+  const auto plan = [&](std::int64_t ranks, std::int64_t stages, std::int64_t a, std::int64_t b) {
+    EngineSettings settings = serving_settings();
+    settings.tensor_parallel = ranks;
+    settings.pipeline_parallel = stages;
+    settings.device_memory_bytes = std::min(a, b);
+    if (a != b) {
+      settings.uneven_device_memory_bytes = {a, b};
+    }
+    return prepared("vllm", model, settings);
+  };
+  const auto longest = [](const MemoryPlan& of, std::int64_t a, std::int64_t b) {
+    const std::vector<Capacity> capacities{{Device{0}, a}, {Device{1}, b}};
+    return longest_context(of, capacities, 5'000'000).context_tokens;
+  };
+  const auto reserve = [](const MemoryPlan& of, int device) {
+    std::int64_t bytes = 0;
+    for (const LedgerLine& line : of.evaluate(16).ledger.lines) {
+      const bool here = line.device == Device{device} && line.kind == LedgerKind::reserve;
+      bytes += here ? line.bytes : 0;
+    }
+    return bytes;
+  };
+  const auto tensor = plan(2, 1, kSmall, kLarge);
+  EXPECT_NEAR(static_cast<double>(reserve(*tensor, 0)), 2.4 * kGiB, 1.0);
+  EXPECT_NEAR(static_cast<double>(reserve(*tensor, 1)), 8.0 * kGiB, 1.0);
+  EXPECT_EQ(longest(*tensor, kSmall, kLarge), longest(*plan(2, 1, kSmall, kSmall), kSmall, kSmall));
+  const auto staged = plan(1, 2, kSmall, kLarge);
+  EXPECT_NEAR(static_cast<double>(reserve(*staged, 1)), 8.0 * kGiB, 1.0);
+  // Sixteen layers and half the weights each: the small device binds, whichever stage it holds.
+  const std::int64_t first_small = longest(*staged, kSmall, kLarge);
+  EXPECT_GT(first_small, longest(*plan(1, 1, kSmall, kSmall), kSmall, kSmall));
+  EXPECT_LT(first_small, longest(*plan(1, 2, kLarge, kLarge), kLarge, kLarge));
+  EXPECT_EQ(longest(*staged, kSmall, kLarge),
+            longest(*plan(1, 2, kSmall, kSmall), kSmall, std::int64_t{1} << 50));
 }
 
 TEST(Ranks, RefuseWhatTheEnginesRefuse) {
