@@ -61,21 +61,6 @@ GpuOptions with_a_device_per_rank(GpuOptions gpu, const EngineSettings& settings
   return gpu;
 }
 
-/// Every rank has as many blocks as the smallest device holds; stages of different size on
-/// devices of different size are not understood.
-void require_even_stages(const Query& query) {
-  const auto& devices = query.machine.devices;
-  const bool uneven = std::any_of(devices.begin(), devices.end(), [&](const HardwareSpec& device) {
-    return device.memory_bytes != devices.front().memory_bytes;
-  });
-  if (uneven && query.settings.pipeline_parallel > 1 && loads_checkpoints(*query.engine)) {
-    throw Unsupported("--pipeline-parallel",
-                      std::to_string(query.settings.pipeline_parallel) +
-                          " stages on devices of different size: no rule is known",
-                      "use equal devices");
-  }
-}
-
 /// llama.cpp loads no checkpoint's packed matrices: a GGUF has types of its own.
 void require_loadable(const Query& query) {
   if (query.engine->name != "llama.cpp" || !query.model.foretold) {
@@ -274,10 +259,14 @@ Query read_model_and_machine(const Options& options) {
   query.settings.n_gpus = query.machine.n_gpus;
   if (!query.machine.devices.empty()) {
     query.settings.device_name = query.machine.devices.front().name;
-    query.settings.device_memory_bytes = query.machine.devices.front().memory_bytes;
+    std::vector<std::int64_t> memory;
     for (const HardwareSpec& device : query.machine.devices) {
-      query.settings.device_memory_bytes =
-          std::min(query.settings.device_memory_bytes, device.memory_bytes);
+      memory.push_back(device.memory_bytes);
+    }
+    const auto [least, most] = std::minmax_element(memory.begin(), memory.end());
+    query.settings.device_memory_bytes = *least;
+    if (*least != *most) {
+      query.settings.uneven_device_memory_bytes = std::move(memory);
     }
   }
   return query;
@@ -312,7 +301,6 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
   require_cache_types(
       query, "--cache-type-k", query.settings.cache_type_k, query.settings.cache_type_v);
   require_loadable(query);
-  require_even_stages(query);
   read_draft(options.draft, query);
   return query;
 }

@@ -24,8 +24,12 @@ std::vector<std::vector<Scheme>> layer_schemes(const ModelSpec& model,
 }
 
 std::vector<LayerGroup> layer_groups(const ModelSpec& model, const SchemeRequest& requested) {
+  return layer_groups(layer_schemes(model, requested));
+}
+
+std::vector<LayerGroup> layer_groups(std::span<const std::vector<Scheme>> layers) {
   std::vector<LayerGroup> groups;
-  for (const std::vector<Scheme>& layer : layer_schemes(model, requested)) {
+  for (const std::vector<Scheme>& layer : layers) {
     for (const Scheme& scheme : layer) {
       const CacheLayout cache = layout(scheme);
       if (cache.shares_with_layer) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "model/cache/scheme.h"
@@ -19,6 +20,9 @@ struct LayerGroup {
 /// (cross-layer, no mixer) are left out.
 [[nodiscard]] std::vector<LayerGroup> layer_groups(const ModelSpec& model,
                                                    const SchemeRequest& requested);
+
+/// The same of some of its layers.
+[[nodiscard]] std::vector<LayerGroup> layer_groups(std::span<const std::vector<Scheme>> layers);
 
 /// The caches of each layer in turn.
 [[nodiscard]] std::vector<std::vector<Scheme>> layer_schemes(const ModelSpec& model,

@@ -57,8 +57,9 @@ struct EngineSettings {
   std::optional<bool> swa_full;
   int n_gpus = 1;  ///< 0: everything on the host
   std::int64_t device_memory_bytes =
-      0;                    ///< of one device, for engines that take a share; 0: not known
-  std::string device_name;  ///< as the catalog spells it; empty: not known
+      0;  ///< of one device, for engines that take a share; 0: not known
+  std::vector<std::int64_t> uneven_device_memory_bytes;  ///< of each, where they differ; else empty
+  std::string device_name;                         ///< as the catalog spells it; empty: not known
   std::optional<double> gpu_memory_utilization;    ///< the engine's share of a device, (0, 1]
   std::optional<std::int64_t> max_batched_tokens;  ///< tokens in one scheduler step
   std::optional<std::int64_t> max_sequences;       ///< sequences in one scheduler step

@@ -83,10 +83,14 @@ constexpr Refusal kRefusals[] = {
      2,
      "--cache-type-k: f8_e4m3 is no cache type of llama.cpp; use f16, bf16, q8_0, q4_0 or another "
      "of its types"},
-    {"memory qwen2.5-7b --context 8 --engine vllm --gpus rtx-4090,h100-sxm --pipeline-parallel 2",
+    {"memory qwen2.5-7b --context 8 --engine sglang --gpus rtx-4090,h100-sxm --pipeline-parallel 2",
      3,
-     "--pipeline-parallel: 2 stages on devices of different size: no rule is known; use equal "
+     "--pipeline-parallel: sglang: no rule for stages on devices of different size; use equal "
      "devices"},
+    {"memory qwen2.5-7b --context 8 --engine sglang --gpus rtx-4090,h100-sxm --tensor-parallel 2",
+     2,
+     "--tensor-parallel: the memory of the devices is unbalanced; sglang takes ranks within a "
+     "tenth of each other"},
     {"memory qwen2.5-7b --context 8 --engine llama.cpp --weights awq",
      3,
      "--weights: awq-g128 is a checkpoint's format; llama.cpp loads a GGUF; use q8_0, q4_k_m or "

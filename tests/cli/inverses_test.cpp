@@ -54,6 +54,7 @@ std::set<std::int64_t> sizes_that_fit(const std::string& words, int most_gpus) {
 
 TEST(SmallestGpu, IsTheLeastOfAllMachinesOnWhichMemorySaysThatItFits) {
   for (const std::string words : {"llama-3.1-8b --weights q4_k_m --context 32768",
+                                  "llama-3.1-8b --engine ideal --context 131072",
                                   "glm-4.7-flash --weights q8_0 --context 8192 --sequences 2"}) {
     const Json found = smallest(words);
     const std::set<std::int64_t> sizes = sizes_that_fit(words, 8);

@@ -1,6 +1,7 @@
 #include "model/engine/serving/paged_cache.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <string>
 #include <variant>
@@ -170,7 +171,37 @@ PagedCache several_groups(const ModelSpec& rank,
   return cache;
 }
 
+/// One table for what grows, and a pool of its own for what slides.
+PagedCache two_pools(const std::vector<LayerBytes>& layers, const PagingRules& rules) {
+  PagedCache cache;
+  cache.window_pool = rules.window_pool;
+  const WindowPool& pool = *rules.window_pool;
+  double block_bytes = 0.0;
+  std::vector<PagedGroup> windows;
+  for (const LayerBytes& layer : layers) {
+    const bool slides = layer.window_tokens > 0;
+    PagedGroup group{.scheme = layer.scheme,
+                     .n_layers = layer.n_layers,
+                     .n_tables = slides || !cache.groups.empty() ? 0 : 1,
+                     .block_tokens = rules.block_tokens,
+                     .most_tokens = slides ? layer.window_tokens + pool.beyond_window : 0,
+                     .k_bytes = layer.k * rules.block_tokens,
+                     .v_bytes = layer.v * rules.block_tokens};
+    group.page_bytes = group.k_bytes + group.v_bytes;
+    block_bytes +=
+        (slides ? pool.share : 1.0) * static_cast<double>(group.page_bytes * group.n_layers);
+    (slides ? windows : cache.groups).push_back(group);
+  }
+  cache.block_bytes = static_cast<std::int64_t>(std::ceil(block_bytes));
+  cache.groups.insert(cache.groups.end(), windows.begin(), windows.end());
+  return cache;
+}
+
 }  // namespace
+
+std::int64_t WindowPool::full_blocks(std::int64_t blocks) const {
+  return static_cast<std::int64_t>(std::ceil(static_cast<double>(blocks) / share));
+}
 
 std::int64_t PagedGroup::blocks(std::int64_t tokens) const {
   if (block_tokens == 0) {
@@ -186,6 +217,32 @@ std::int64_t PagedCache::blocks(std::int64_t tokens) const {
     sum += group.n_tables > 0 ? group.n_tables * group.blocks(tokens) : 0;
   }
   return sum;
+}
+
+std::int64_t PagedCache::blocks(std::int64_t tokens, std::int64_t sequences) const {
+  const std::int64_t grown = sequences * blocks(tokens);
+  if (!window_pool) {
+    return grown;
+  }
+  const PagedGroup& window = groups.back();
+  const std::int64_t in_flight = divide_up(window_pool->in_flight_tokens, window.block_tokens);
+  const std::int64_t slid = std::min(grown, sequences * window.blocks(tokens) + in_flight);
+  const std::int64_t least = divide_up(window_pool->least_tokens, window.block_tokens);
+  return std::max(grown, window_pool->full_blocks(std::max(slid, least)));
+}
+
+double PagedCache::sequences(std::int64_t tokens, std::int64_t n_blocks) const {
+  const double grown = static_cast<double>(n_blocks) / static_cast<double>(blocks(tokens));
+  if (!window_pool) {
+    return grown;
+  }
+  const PagedGroup& window = groups.back();
+  const auto slots = static_cast<std::int64_t>(static_cast<double>(n_blocks) * window_pool->share);
+  const std::int64_t in_flight = divide_up(window_pool->in_flight_tokens, window.block_tokens);
+  const double whole = static_cast<double>(slots) / static_cast<double>(blocks(tokens));
+  const double slid =
+      static_cast<double>(slots - in_flight) / static_cast<double>(window.blocks(tokens));
+  return std::min(grown, std::max(whole, slid));
 }
 
 std::int64_t PagedCache::n_tables() const {
@@ -211,7 +268,9 @@ PagedCache paged_cache(const ModelSpec& rank,
   }
   const bool uniform = std::ranges::all_of(
       layers, [](const LayerBytes& l) { return l.state == 0 && l.window_tokens == 0; });
-  PagedCache cache = uniform ? one_group(layers, rules) : several_groups(rank, layers, rules);
+  PagedCache cache = uniform             ? one_group(layers, rules)
+                     : rules.window_pool ? two_pools(layers, rules)
+                                         : several_groups(rank, layers, rules);
   cache.spare_blocks = rules.spare_blocks;
   return cache;
 }

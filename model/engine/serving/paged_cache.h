@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -11,6 +12,17 @@
 
 namespace kvfathom::serving {
 
+/// A pool that windows have to themselves, with a fixed share of the tokens of the other layers'.
+struct WindowPool {
+  double share = 0.0;                 ///< its tokens per token of the full pool
+  std::int64_t beyond_window = 0;     ///< tokens that a sequence holds beside its window
+  std::int64_t in_flight_tokens = 0;  ///< of prompts that run, all sequences together
+  std::int64_t least_tokens = 0;      ///< the engine starts with no smaller pool
+
+  /// Blocks of the full pool beside which this one has `blocks`.
+  [[nodiscard]] std::int64_t full_blocks(std::int64_t blocks) const;
+};
+
 /// What an engine's allocator does with the layers it is given.
 struct PagingRules {
   std::int64_t block_tokens = 16;
@@ -18,8 +30,9 @@ struct PagingRules {
   std::int64_t max_batched_tokens = 2048;  ///< a window holds these beside its own tokens
   bool groups = true;      ///< windows and states have groups of their own; false: windows are full
   bool near_equal = true;  ///< the larger of nearly equal layer counts is the size of a group
-  std::int64_t spare_blocks = 0;  ///< allocated, but never a sequence's
-  std::string_view engine;        ///< for refusals
+  std::int64_t spare_blocks = 0;                         ///< allocated, but never a sequence's
+  std::optional<WindowPool> window_pool = std::nullopt;  ///< none: one pool for all groups
+  std::string_view engine;                               ///< for refusals
 };
 
 /// Layers of one kind that share block tables.
@@ -40,22 +53,29 @@ struct PagedGroup {
 
 struct PagedCache {
   std::vector<PagedGroup> groups;
-  std::int64_t block_bytes = 0;   ///< of one block over all the layers that share a table
+  std::int64_t block_bytes = 0;   ///< of one block over all the layers that share a table; of two
+                                  ///< pools: of a full block and its share of a window's
   std::int64_t spare_blocks = 0;  ///< allocated, but never a sequence's
   std::int64_t step_tokens = 1;   ///< between multiples of it every context costs the same
+  std::optional<WindowPool> window_pool = std::nullopt;  ///< of the last group, without a table
 
   /// Blocks that a sequence of `tokens` needs from the one pool.
   [[nodiscard]] std::int64_t blocks(std::int64_t tokens) const;
+  /// Blocks that `sequences` of `tokens` need together.
+  [[nodiscard]] std::int64_t blocks(std::int64_t tokens, std::int64_t sequences) const;
+  /// Sequences of `tokens` that so many blocks hold.
+  [[nodiscard]] double sequences(std::int64_t tokens, std::int64_t blocks) const;
   [[nodiscard]] std::int64_t n_tables() const;
   /// What `sequences` of `tokens` take of the pool, states included, with the spare blocks.
   [[nodiscard]] std::int64_t bytes(std::int64_t tokens, std::int64_t sequences) const {
-    return (sequences * blocks(tokens) + spare_blocks) * block_bytes;
+    return (blocks(tokens, sequences) + spare_blocks) * block_bytes;
   }
 };
 
 /// The groups of a rank's layers. One group where every layer grows with the context (pages of
-/// different widths may share a block); else groups of equally many layers whose pages are
-/// made equal by more tokens per block or by padding. Unsupported where neither can be.
+/// different widths may share a block); two pools where the rules say so; else groups of equally
+/// many layers whose pages are made equal by more tokens per block or by padding. Unsupported where
+/// neither can be.
 [[nodiscard]] PagedCache paged_cache(const ModelSpec& rank,
                                      const EngineSettings& settings,
                                      const PagingRules& rules);

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <limits>
 #include <span>
 #include <utility>
 
+#include "model/engine/serving/profile.h"
 #include "model/error.h"
 
 namespace kvfathom::serving {
@@ -37,22 +39,25 @@ std::int64_t state_bytes_of(const PagedCache& cache, std::int64_t sequences) {
   return sequences * tables * cache.block_bytes;
 }
 
+/// The lines of each device without its cache, replica by replica, stage by stage.
+using FixedLines = std::vector<std::vector<LedgerLine>>;
+
 class ServingPlan final : public MemoryPlan {
  public:
-  ServingPlan(std::vector<StagePlan> stages,
+  ServingPlan(std::vector<PagedCache> stages,
+              FixedLines fixed,
               const EngineSettings& settings,
               const Parallel& parallel,
               CommandRule rule)
       : stages_(std::move(stages)),
+        fixed_(std::move(fixed)),
         parallel_(parallel),
         sequences_(settings.sequences),
         context_is_total_(settings.context_is_total),
         settings_(settings),
         command_(rule) {
-    for (StagePlan& stage : stages_) {
-      std::stable_sort(stage.fixed.begin(),
-                       stage.fixed.end(),
-                       [](const LedgerLine& a, const LedgerLine& b) { return a.kind < b.kind; });
+    for (std::vector<LedgerLine>& lines : fixed_) {
+      std::ranges::stable_sort(lines, {}, &LedgerLine::kind);
     }
   }
 
@@ -79,9 +84,9 @@ class ServingPlan final : public MemoryPlan {
     const std::int64_t replica = at / parallel_.stages;
     const std::int64_t sequences =
         sequences_ / parallel_.replicas + (replica < sequences_ % parallel_.replicas ? 1 : 0);
-    const StagePlan& stage = stages_[static_cast<std::size_t>(at % parallel_.stages)];
-    std::int64_t sum = stage.cache.bytes(tokens_of(context_tokens), sequences);
-    for (const LedgerLine& line : stage.fixed) {
+    const PagedCache& cache = stages_[static_cast<std::size_t>(at % parallel_.stages)];
+    std::int64_t sum = cache.bytes(tokens_of(context_tokens), sequences);
+    for (const LedgerLine& line : fixed_[static_cast<std::size_t>(device.index)]) {
       sum += line.high_bytes;
     }
     return sum;
@@ -90,7 +95,7 @@ class ServingPlan final : public MemoryPlan {
   [[nodiscard]] std::int64_t next_smaller(std::int64_t context_tokens) const override {
     std::int64_t step = 1;
     if (stages_.size() == 1 && !context_is_total_) {
-      step = stages_.front().cache.step_tokens;
+      step = stages_.front().step_tokens;
     }
     return (context_tokens - 1) / step * step;
   }
@@ -98,11 +103,11 @@ class ServingPlan final : public MemoryPlan {
   [[nodiscard]] std::optional<CachePool> pool(std::int64_t available_bytes,
                                               std::int64_t context_tokens) const override {
     CachePool pool{.blocks = std::numeric_limits<std::int64_t>::max()};
-    for (const StagePlan& stage : stages_) {
-      const std::int64_t blocks = available_bytes / stage.cache.block_bytes;
-      pool.blocks = std::min(pool.blocks, blocks - stage.cache.spare_blocks);
+    for (const PagedCache& stage : stages_) {
+      const std::int64_t blocks = available_bytes / stage.block_bytes;
+      pool.blocks = std::min(pool.blocks, blocks - stage.spare_blocks);
     }
-    const PagedCache& cache = stages_.front().cache;
+    const PagedCache& cache = stages_.front();
     std::int64_t block_tokens = 0;
     for (const PagedGroup& group : cache.groups) {
       const std::int64_t tokens = group.block_tokens;
@@ -110,8 +115,7 @@ class ServingPlan final : public MemoryPlan {
           block_tokens == 0 || (tokens > 0 && tokens < block_tokens) ? tokens : block_tokens;
     }
     pool.tokens = pool.blocks / cache.n_tables() * block_tokens;
-    pool.concurrency = static_cast<double>(pool.blocks) /
-                       static_cast<double>(cache.blocks(tokens_of(context_tokens)));
+    pool.concurrency = cache.sequences(tokens_of(context_tokens), pool.blocks);
     return pool;
   }
 
@@ -130,20 +134,21 @@ class ServingPlan final : public MemoryPlan {
                  std::int64_t replica,
                  std::int64_t sequences,
                  MemoryReport& report) const {
-    const StagePlan& stage = stages_[index];
+    const PagedCache& cache = stages_[index];
     const std::int64_t tokens = report.context_tokens;
-    const std::int64_t bytes = stage.cache.bytes(tokens, sequences);
-    const std::int64_t state = state_bytes_of(stage.cache, sequences);
+    const std::int64_t bytes = cache.bytes(tokens, sequences);
+    const std::int64_t state = state_bytes_of(cache, sequences);
     const std::int64_t first =
         (replica * parallel_.stages + static_cast<std::int64_t>(index)) * parallel_.tensor;
     for (std::int64_t rank = 0; rank < parallel_.tensor; ++rank) {
       const Device device{static_cast<int>(first + rank)};
       const std::array<LedgerLine, 2> held{exact_line(device, LedgerKind::cache, bytes - state),
                                            exact_line(device, LedgerKind::state, state)};
-      append_merged(stage.fixed, held, device, report.ledger.lines);
+      append_merged(
+          fixed_[static_cast<std::size_t>(first + rank)], held, device, report.ledger.lines);
     }
-    add_cache(stage.cache, tokens, sequences * parallel_.tensor, bytes * parallel_.tensor, report);
-    add_growth(stage.cache, tokens, report.cache);
+    add_cache(cache, tokens, sequences * parallel_.tensor, bytes * parallel_.tensor, report);
+    add_growth(cache, tokens, report.cache);
   }
 
   /// Both are in the order of LedgerKind; lines of nothing are left out.
@@ -203,13 +208,25 @@ class ServingPlan final : public MemoryPlan {
     return report.cache.bytes() + report.ledger.bytes_of(LedgerKind::compute);
   }
 
-  std::vector<StagePlan> stages_;
+  std::vector<PagedCache> stages_;  ///< of one rank of each
+  FixedLines fixed_;
   Parallel parallel_;
   std::int64_t sequences_;
   bool context_is_total_;
   EngineSettings settings_;
   CommandRule command_;
 };
+
+/// What a rank loads: its share of the decoder, and towers beside it.
+std::vector<LedgerLine> loaded_lines(const StageRank& rank, const EngineSettings& settings) {
+  std::vector<LedgerLine> lines{weights_line(Device{0}, rank.weights_bytes, settings)};
+  if (rank.vision_bytes > 0) {
+    LedgerLine tower = weights_line(Device{0}, rank.vision_bytes, settings);
+    tower.kind = LedgerKind::vision;
+    lines.push_back(tower);
+  }
+  return lines;
+}
 
 }  // namespace
 
@@ -219,21 +236,47 @@ std::unique_ptr<MemoryPlan> serving_plan(const ModelSpec& model,
                                          const StageRule& rule,
                                          CommandRule command) {
   const Parallel parallel = parallel_of(settings);
-  std::vector<StagePlan> stages;
-  for (const StageRank& rank : stage_ranks(model, settings, parallel, loading)) {
-    stages.push_back(rule(rank, parallel));
+  const std::vector<StageRank> ranks = stage_ranks(model, settings, parallel, loading);
+  const std::vector<std::int64_t>& uneven = settings.uneven_device_memory_bytes;
+  const auto n_devices = static_cast<std::size_t>(parallel.devices());
+  if (!uneven.empty() && uneven.size() != n_devices) {
+    throw InputError(
+        "--gpus",
+        std::to_string(uneven.size()) + " devices for " + std::to_string(n_devices) + " ranks",
+        "give one for each");
   }
-  return std::make_unique<ServingPlan>(std::move(stages), settings, parallel, command);
+  std::vector<PagedCache> stages;
+  FixedLines fixed(n_devices);
+  for (std::size_t stage = 0; stage < ranks.size(); ++stage) {
+    StagePlan plan = rule(ranks[stage], parallel, settings.device_memory_bytes);
+    for (std::size_t device = 0; device < n_devices; ++device) {
+      if (device / static_cast<std::size_t>(parallel.tensor) % ranks.size() == stage) {
+        fixed[device] =
+            uneven.empty() ? plan.fixed : rule(ranks[stage], parallel, uneven[device]).fixed;
+      }
+    }
+    stages.push_back(std::move(plan.cache));
+  }
+  return std::make_unique<ServingPlan>(
+      std::move(stages), std::move(fixed), settings, parallel, command);
 }
 
-std::vector<LedgerLine> loaded_lines(const StageRank& rank, const EngineSettings& settings) {
-  std::vector<LedgerLine> lines{weights_line(Device{0}, rank.weights_bytes, settings)};
-  if (rank.vision_bytes > 0) {
-    LedgerLine tower = weights_line(Device{0}, rank.vision_bytes, settings);
-    tower.kind = LedgerKind::vision;
-    lines.push_back(tower);
-  }
-  return lines;
+StagePlan begun_stage(const StageRank& rank,
+                      const EngineSettings& settings,
+                      const Parallel& parallel,
+                      const PagingRules& rules) {
+  StagePlan plan{.fixed = loaded_lines(rank, settings),
+                 .cache = paged_cache(rank.model, settings, rules)};
+  plan.fixed.push_back(modelled_line(Device{0}, LedgerKind::runtime, runtime_memory(parallel)));
+  return plan;
+}
+
+std::int64_t bytes_outside_share(std::int64_t device_memory_bytes,
+                                 const EngineSettings& settings,
+                                 double fallback) {
+  const double budget =
+      static_cast<double>(device_memory_bytes) * share_of_device(settings, fallback);
+  return device_memory_bytes - static_cast<std::int64_t>(std::floor(budget));
 }
 
 void pay_from_spare(std::int64_t spare_bytes,

@@ -20,10 +20,13 @@ struct StagePlan {
   PagedCache cache;
 };
 
-using StageRule = std::function<StagePlan(const StageRank&, const Parallel&)>;
+/// Prices a rank of a stage on a device of so much memory.
+using StageRule =
+    std::function<StagePlan(const StageRank&, const Parallel&, std::int64_t device_memory_bytes)>;
 using CommandRule = std::string (*)(const EngineSettings&, std::int64_t, std::string_view);
 
-/// The whole plan: `rule` prices a rank of each stage, `command` writes the engine's command line.
+/// The whole plan: `rule` prices the ranks of each stage, `command` writes the engine's command
+/// line. Every device keeps its own share free; all have as many blocks as the one with fewest.
 /// Sequences are spread over the replicas, the first of which has the most.
 [[nodiscard]] std::unique_ptr<MemoryPlan> serving_plan(const ModelSpec& model,
                                                        const EngineSettings& settings,
@@ -31,9 +34,17 @@ using CommandRule = std::string (*)(const EngineSettings&, std::int64_t, std::st
                                                        const StageRule& rule,
                                                        CommandRule command);
 
-/// The lines of what a rank loads: its share of the decoder, and towers beside it.
-[[nodiscard]] std::vector<LedgerLine> loaded_lines(const StageRank& rank,
-                                                   const EngineSettings& settings);
+/// A rank of a stage before what differs by engine: its cache in blocks, what it loads, and the
+/// memory of the CUDA runtime.
+[[nodiscard]] StagePlan begun_stage(const StageRank& rank,
+                                    const EngineSettings& settings,
+                                    const Parallel& parallel,
+                                    const PagingRules& rules);
+
+/// What the engine's share, the one asked for or `fallback`, leaves of a device.
+[[nodiscard]] std::int64_t bytes_outside_share(std::int64_t device_memory_bytes,
+                                               const EngineSettings& settings,
+                                               double fallback);
 
 /// What lies outside an engine's share of the device is paid from `spare_bytes`, the rest of the
 /// device: the spare is a reserve line, and `lines` shrink by it until it is spent.

@@ -156,6 +156,9 @@ Share share_of(const Tensor& tensor,
                const LoadRules& rules) {
   const std::string_view name = tensor.name;
   if (is_vocabulary(name)) {
+    if (rules.as_stored) {
+      return {1, parallel.tensor};
+    }
     const std::int64_t padded =
         (model.vocab_size + kVocabularyPadding - 1) / kVocabularyPadding * kVocabularyPadding;
     return {padded, model.vocab_size * parallel.tensor};
@@ -258,7 +261,8 @@ StageRank stage_rank(const ModelSpec& model,
         index < 0 && (is_output_head(tensor.name) || tensor.name.starts_with("output"));
     const bool tied_copy =
         model.tied_embeddings && rank.last && !rank.first && is_vocabulary(tensor.name);
-    const bool here = index >= 0 ? index >= first && index < end  // MTP layers stay on disk
+    const bool behind = rules.as_stored && rank.last && index >= n;  // else MTP stays on disk
+    const bool here = index >= 0 ? behind || (index >= first && index < end)
                       : at_end   ? rank.last
                                  : rank.first || tied_copy;
     if (!here) {
@@ -267,7 +271,8 @@ StageRank stage_rank(const ModelSpec& model,
     const LayerSpec* layer =
         index >= 0 && index < n ? &model.layers[static_cast<std::size_t>(index)] : nullptr;
     const Share share = share_of(tensor, model, layer, parallel, rules);
-    const std::int64_t bytes = loaded_bytes(tensor, foretold);
+    const std::int64_t bytes =
+        rules.as_stored ? data_bytes(tensor) : loaded_bytes(tensor, foretold);
     rank.weights_bytes += bytes / share.denominator * share.numerator +
                           bytes % share.denominator * share.numerator / share.denominator;
   }
@@ -322,7 +327,8 @@ std::vector<StageRank> stage_ranks(const ModelSpec& model,
         "at most one per layer");
   }
   require_dense_widths_divide(model, parallel.tensor);
-  const std::vector<std::int64_t> bounds = stage_bounds(n, parallel.stages);
+  const std::vector<std::int64_t> bounds =
+      parallel.stage_bounds.empty() ? stage_bounds(n, parallel.stages) : parallel.stage_bounds;
   std::vector<StageRank> ranks;
   for (std::size_t i = 0; i + 1 < bounds.size(); ++i) {
     ranks.push_back(stage_rank(model, settings, parallel, rules, bounds[i], bounds[i + 1]));

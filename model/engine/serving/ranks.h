@@ -17,6 +17,8 @@ struct Parallel {
   std::int64_t experts = 1;    ///< ranks that share its experts
   std::int64_t stages = 1;
   std::int64_t replicas = 1;
+  /// First layer of each stage, and one past the last. Empty: as vLLM divides them.
+  std::vector<std::int64_t> stage_bounds = {};
 
   [[nodiscard]] std::int64_t devices() const { return tensor * stages * replicas; }
 };
@@ -40,6 +42,9 @@ struct LoadRules {
   /// expert's width to 128 (vLLM mxfp4.py; logged
   /// gpt-oss-20b weights are within 0.5 %).
   bool marlin_mxfp4 = false;
+  /// Tensors stay as the file holds them: block types of GGUF too, no vocabulary row is added,
+  /// and layers behind the decoder's (multi-token prediction) are with the last stage.
+  bool as_stored = false;
 };
 
 /// What a checkpoint's tensors become on each stage. Attention heads must divide evenly, as the

@@ -1,12 +1,16 @@
 #include "model/engine/sglang/policy.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string>
+#include <variant>
+#include <vector>
 
 #include "model/cache/scheme.h"
 #include "model/engine/serving/plan.h"
 #include "model/engine/serving/profile.h"
+#include "model/error.h"
 
 namespace kvfathom {
 namespace {
@@ -35,11 +39,102 @@ const DeviceClass& class_of(std::int64_t device_memory_bytes) {
   return *row;
 }
 
-double share_of(const EngineSettings& settings) {
-  return serving::share_of_device(
-      settings,
-      sglang_default_share(
-          settings.device_memory_bytes, settings.tensor_parallel, settings.pipeline_parallel));
+/// Whose windows have a pool of their own: python/sglang/srt/configs/model_config.py,
+/// is_hybrid_swa_model (001adf56). Llama 4's chunks are on the list too, without a rule here.
+constexpr std::array<std::string_view, 5> kWindowPools{
+    "gemma4", "gpt-oss", "laguna", "mimo2", "step35"};
+
+bool has_window_pool(const ModelSpec& model) {
+  return std::ranges::find(kWindowPools, model.architecture) != kWindowPools.end();
+}
+
+/// Sizes: python/sglang/srt/model_executor/pool_configurator.py (003fca80). The pool has
+/// --swa-full-tokens-ratio tokens per token of the full one, and must exceed the window and a page.
+/// A request holds, beside its window, what eviction has not reached (every 128 steps,
+/// SGLANG_SWA_EVICTION_INTERVAL), a page of alignment and the page it writes; prompts have two
+/// chunks in flight, and a page.
+serving::WindowPool window_pool(std::int64_t window_tokens,
+                                std::int64_t page,
+                                std::int64_t chunk_tokens) {
+  constexpr double kSwaFullTokensRatio = 0.8;
+  constexpr std::int64_t kEvictionInterval = 128;
+  return {.share = kSwaFullTokensRatio,
+          .beyond_window = kEvictionInterval + 2 * page,
+          .in_flight_tokens = 2 * chunk_tokens + page,
+          .least_tokens = window_tokens + page + 1};
+}
+
+std::int64_t widest_window(const ModelSpec& model) {
+  std::int64_t tokens = 0;
+  for (const LayerSpec& layer : model.layers) {
+    const auto* attention = std::get_if<Attention>(&layer.mixer);
+    tokens = std::max(tokens, attention == nullptr ? 0 : attention->window_tokens.value_or(0));
+  }
+  return tokens;
+}
+
+/// K and V of one token of one layer in elements: the engine counts one width for all layers of a
+/// pool (pool_configurator.py, DefaultPoolConfigurator).
+bool has_one_width(const ModelSpec& model) {
+  std::int64_t width = 0;
+  return std::ranges::all_of(model.layers, [&](const LayerSpec& layer) {
+    const auto* a = std::get_if<Attention>(&layer.mixer);
+    const std::int64_t own = a == nullptr ? 0 : a->n_kv_heads * (a->head_dim + a->v_head_dim);
+    width = width == 0 ? own : width;
+    return own == width;
+  });
+}
+
+void require_known_windows(const ModelSpec& model, const EngineSettings& settings) {
+  if (widest_window(model) == 0) {
+    return;
+  }
+  const auto refuse = [&](const char* what) {
+    throw Unsupported(model.name, std::string("sglang: no rule for ") + what, "");
+  };
+  for (const LayerSpec& layer : model.layers) {
+    const auto* a = std::get_if<Attention>(&layer.mixer);
+    if (a != nullptr && a->window_tokens && a->window_kind == WindowKind::chunked) {
+      refuse("the pool of its chunked window layers");
+    }
+    if (a == nullptr) {
+      refuse("windows beside layers that share a cache");
+    }
+  }
+  if (has_window_pool(model) && settings.pipeline_parallel > 1) {
+    refuse("a window's pool in pipeline stages");
+  }
+  if (!has_window_pool(model) && !has_one_width(model)) {
+    refuse("windows of another width than its full layers'");
+  }
+}
+
+/// The engine refuses ranks of which one has less than 0.9 of another's memory, and gives every
+/// stage the least that is left on any device, its weights included (get_available_gpu_memory over
+/// the world: srt/mem_cache/kv_cache_configurator.py, 003fca80).
+void require_even_devices(const EngineSettings& settings) {
+  const std::vector<std::int64_t>& memory = settings.uneven_device_memory_bytes;
+  if (memory.empty()) {
+    return;
+  }
+  if (settings.pipeline_parallel > 1) {
+    throw Unsupported("--pipeline-parallel",
+                      "sglang: no rule for stages on devices of different size",
+                      "use equal devices");
+  }
+  constexpr double kLeastShare = 0.9;
+  const auto [least, most] = std::ranges::minmax(memory);
+  if (settings.tensor_parallel > 1 &&
+      static_cast<double>(least) < kLeastShare * static_cast<double>(most)) {
+    throw InputError("--tensor-parallel",
+                     "the memory of the devices is unbalanced",
+                     "sglang takes ranks within a tenth of each other");
+  }
+}
+
+double default_share(const EngineSettings& settings) {
+  return sglang_default_share(
+      settings.device_memory_bytes, settings.tensor_parallel, settings.pipeline_parallel);
 }
 
 std::string sglang_command(const EngineSettings& settings,
@@ -55,6 +150,8 @@ std::string sglang_command(const EngineSettings& settings,
   serving::add_ranks(text, "--pp", settings.pipeline_parallel);
   serving::add_ranks(text, "--dp", settings.data_parallel);
   serving::add_ranks(text, "--ep", settings.expert_parallel);
+  serving::add_option(
+      text, settings.scheme == CacheScheme::full, "--disable-hybrid-swa-memory", "");
   const DType type = settings.cache_type_k;
   serving::add_option(text, type == DType::f8_e4m3, "--kv-cache-dtype", "fp8_e4m3");
   serving::add_option(text, type == DType::f8_e5m2, "--kv-cache-dtype", "fp8_e5m2");
@@ -63,25 +160,26 @@ std::string sglang_command(const EngineSettings& settings,
 
 serving::StagePlan stage_plan(const serving::StageRank& rank,
                               const EngineSettings& settings,
-                              const serving::Parallel& parallel) {
+                              const serving::Parallel& parallel,
+                              std::int64_t device_memory_bytes) {
   const DeviceClass& device_class = class_of(settings.device_memory_bytes);
   const serving::Step step{
       .tokens = settings.max_batched_tokens.value_or(device_class.chunk_tokens),
       .sequences = settings.max_sequences.value_or(device_class.graph_batch)};
   const std::int64_t page = settings.block_tokens.value_or(1);
   // Slot 0 takes the writes of padded batches: one page more than the pool's size is allocated.
-  const serving::PagingRules rules{
-      .block_tokens = page, .latent_block_tokens = page, .spare_blocks = 1, .engine = "sglang"};
-  serving::StagePlan plan;
-  plan.cache = serving::paged_cache(rank.model, settings, rules);
+  serving::PagingRules rules{.block_tokens = page,
+                             .latent_block_tokens = page,
+                             .groups = has_window_pool(rank.model),
+                             .spare_blocks = 1,
+                             .engine = "sglang"};
+  if (rules.groups) {
+    rules.window_pool = window_pool(widest_window(rank.model), page, step.tokens);
+  }
+  serving::StagePlan plan = serving::begun_stage(rank, settings, parallel, rules);
   const Device device{0};
-  plan.fixed = serving::loaded_lines(rank, settings);
-  plan.fixed.push_back(
-      modelled_line(device, LedgerKind::runtime, serving::runtime_memory(parallel)));
-  const auto budget = static_cast<std::int64_t>(
-      std::floor(static_cast<double>(settings.device_memory_bytes) * share_of(settings)));
   serving::pay_from_spare(
-      settings.device_memory_bytes - budget,
+      serving::bytes_outside_share(device_memory_bytes, settings, default_share(settings)),
       plan.fixed,
       {modelled_line(device, LedgerKind::compute, serving::activation_peak(rank, parallel, step)),
        modelled_line(device, LedgerKind::graphs, serving::cuda_graphs())});
@@ -116,10 +214,15 @@ double sglang_default_share(std::int64_t device_memory_bytes,
 
 std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model, const EngineSettings& settings) {
   cache::require_applicable(model, settings.scheme);
-  serving::require_schemes(model, "sglang", {"full", "mla-latent", "sparse-index", "cross-layer"});
+  serving::require_schemes(
+      model, "sglang", {"full", "window", "mla-latent", "sparse-index", "cross-layer"});
+  require_known_windows(model, settings);
+  require_even_devices(settings);
   serving::require_serving_cache_type(settings, false);
-  const auto rule = [&](const serving::StageRank& rank, const serving::Parallel& parallel) {
-    return stage_plan(rank, settings, parallel);
+  const auto rule = [&](const serving::StageRank& rank,
+                        const serving::Parallel& parallel,
+                        std::int64_t device_memory_bytes) {
+    return stage_plan(rank, settings, parallel, device_memory_bytes);
   };
   return serving::serving_plan(model, settings, {}, rule, sglang_command);
 }

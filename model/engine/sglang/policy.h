@@ -7,8 +7,10 @@
 
 namespace kvfathom {
 
-/// The token pool has pages of one token. Unsupported: sliding windows and recurrent states, whose
-/// pools share memory by a ratio without a rule here; GGUF weights; other cache layouts.
+/// The token pool has pages of one token. Windows have a pool of their own in the architectures
+/// that the engine lists, and hold every token in others. Unsupported: recurrent states, of which
+/// a request takes one to five by the strategy in use; chunked windows; windows in pipeline stages
+/// or beside layers that share a cache; GGUF weights; other cache layouts.
 [[nodiscard]] std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model,
                                                          const EngineSettings& settings);
 

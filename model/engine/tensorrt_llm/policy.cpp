@@ -18,8 +18,10 @@ constexpr std::int64_t kStepTokens = 8192;  // max_num_tokens of trtllm-serve
 constexpr std::int64_t kStepSequences = 256;
 
 /// What the share leaves of the memory that is free behind the fixed lines.
-std::int64_t spare_of_free(const std::vector<LedgerLine>& fixed, const EngineSettings& settings) {
-  std::int64_t free = settings.device_memory_bytes;
+std::int64_t spare_of_free(const std::vector<LedgerLine>& fixed,
+                           std::int64_t device_memory_bytes,
+                           const EngineSettings& settings) {
+  std::int64_t free = device_memory_bytes;
   for (const LedgerLine& line : fixed) {
     free -= line.bytes;
   }
@@ -48,22 +50,19 @@ std::string trtllm_command(const EngineSettings& settings,
 
 serving::StagePlan stage_plan(const serving::StageRank& rank,
                               const EngineSettings& settings,
-                              const serving::Parallel& parallel) {
+                              const serving::Parallel& parallel,
+                              std::int64_t device_memory_bytes) {
   const serving::Step step{.tokens = settings.max_batched_tokens.value_or(kStepTokens),
                            .sequences = settings.max_sequences.value_or(kStepSequences)};
   const serving::PagingRules rules{
       .block_tokens = settings.block_tokens.value_or(kBlockTokens),
       .latent_block_tokens = settings.block_tokens.value_or(kBlockTokens),
       .engine = "tensorrt-llm"};
-  serving::StagePlan plan;
-  plan.cache = serving::paged_cache(rank.model, settings, rules);
+  serving::StagePlan plan = serving::begun_stage(rank, settings, parallel, rules);
   const Device device{0};
-  plan.fixed = serving::loaded_lines(rank, settings);
   plan.fixed.push_back(
       modelled_line(device, LedgerKind::compute, serving::activation_peak(rank, parallel, step)));
-  plan.fixed.push_back(
-      modelled_line(device, LedgerKind::runtime, serving::runtime_memory(parallel)));
-  serving::pay_from_spare(spare_of_free(plan.fixed, settings),
+  serving::pay_from_spare(spare_of_free(plan.fixed, device_memory_bytes, settings),
                           plan.fixed,
                           {modelled_line(device, LedgerKind::graphs, serving::cuda_graphs())});
   return plan;
@@ -79,8 +78,10 @@ std::unique_ptr<MemoryPlan> prepare_tensorrt_llm(const ModelSpec& model,
   if (settings.data_parallel > 1) {
     throw Unsupported("--data-parallel", "tensorrt-llm: no rule for replicas is known", "use 1");
   }
-  const auto rule = [&](const serving::StageRank& rank, const serving::Parallel& parallel) {
-    return stage_plan(rank, settings, parallel);
+  const auto rule = [&](const serving::StageRank& rank,
+                        const serving::Parallel& parallel,
+                        std::int64_t device_memory_bytes) {
+    return stage_plan(rank, settings, parallel, device_memory_bytes);
   };
   return serving::serving_plan(model, settings, {}, rule, trtllm_command);
 }

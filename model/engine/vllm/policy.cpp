@@ -1,6 +1,5 @@
 #include "model/engine/vllm/policy.h"
 
-#include <cmath>
 #include <string>
 #include <utility>
 #include <variant>
@@ -117,6 +116,7 @@ std::string vllm_command(const EngineSettings& settings,
 StagePlan stage_plan(const serving::StageRank& rank,
                      const EngineSettings& settings,
                      const serving::Parallel& parallel,
+                     std::int64_t device_memory_bytes,
                      const Behaviours& behaviours) {
   const serving::Step step = largest_step(settings);
   constexpr std::int64_t kBlockTokens = 16;
@@ -128,25 +128,21 @@ StagePlan stage_plan(const serving::StageRank& rank,
       .groups = behaviours.window_groups,
       .near_equal = behaviours.near_equal_groups,
       .engine = "vllm"};
-  StagePlan plan;
-  plan.cache = serving::paged_cache(rank.model, settings, rules);
+  StagePlan plan = serving::begun_stage(rank, settings, parallel, rules);
   const Device device{0};
-  plan.fixed = serving::loaded_lines(rank, settings);
   plan.fixed.push_back(
       modelled_line(device, LedgerKind::compute, serving::activation_peak(rank, parallel, step)));
-  plan.fixed.push_back(
-      modelled_line(device, LedgerKind::runtime, serving::runtime_memory(parallel)));
   const LedgerLine graphs = modelled_line(device, LedgerKind::graphs, serving::cuda_graphs());
-  const auto budget = static_cast<std::int64_t>(
-      std::floor(static_cast<double>(settings.device_memory_bytes) *
-                 serving::share_of_device(settings, kDefaultUtilization)));
   std::vector<LedgerLine> outside;
-  if (behaviours.graphs_in_budget || settings.device_memory_bytes == 0) {
+  if (behaviours.graphs_in_budget || device_memory_bytes == 0) {
     plan.fixed.push_back(graphs);
   } else {
     outside.push_back(graphs);
   }
-  serving::pay_from_spare(settings.device_memory_bytes - budget, plan.fixed, std::move(outside));
+  serving::pay_from_spare(
+      serving::bytes_outside_share(device_memory_bytes, settings, kDefaultUtilization),
+      plan.fixed,
+      std::move(outside));
   return plan;
 }
 
@@ -164,8 +160,10 @@ std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model, const EngineSet
                          std::to_string(most) + " at a time",
                      "raise --max-sequences");
   }
-  const auto rule = [&](const serving::StageRank& rank, const serving::Parallel& parallel) {
-    return stage_plan(rank, settings, parallel, behaviours);
+  const auto rule = [&](const serving::StageRank& rank,
+                        const serving::Parallel& parallel,
+                        std::int64_t device_memory_bytes) {
+    return stage_plan(rank, settings, parallel, device_memory_bytes, behaviours);
   };
   return serving::serving_plan(model, settings, {.marlin_mxfp4 = true}, rule, vllm_command);
 }

@@ -32,8 +32,9 @@ std::vector<std::string> catalog_ids() {
   return ids;
 }
 
-EngineSettings settings_of(CacheScheme scheme, std::int64_t sequences) {
+EngineSettings settings_of(CacheScheme scheme, std::int64_t sequences, int n_gpus) {
   EngineSettings settings;
+  settings.n_gpus = n_gpus;
   settings.sequences = sequences;
   settings.device_memory_bytes = kDeviceBytes;
   settings.weights_provenance = Provenance::modelled;
@@ -53,9 +54,10 @@ bool names(const std::string& text, std::string_view what) {
 std::unique_ptr<MemoryPlan> plan_or_refusal(const EngineInfo& engine,
                                             const ModelSpec& model,
                                             CacheScheme scheme,
-                                            std::int64_t sequences) {
+                                            std::int64_t sequences,
+                                            int n_gpus) {
   try {
-    return engine.prepare(model, settings_of(scheme, sequences));
+    return engine.prepare(model, settings_of(scheme, sequences, n_gpus));
   } catch (const Error& error) {
     const std::string text = error.what();
     EXPECT_NE(error.exit_code(), 4) << text;
@@ -64,7 +66,7 @@ std::unique_ptr<MemoryPlan> plan_or_refusal(const EngineInfo& engine,
   }
 }
 
-void expect_sound(const MemoryPlan& plan, std::int64_t context) {
+void expect_sound(const MemoryPlan& plan, std::int64_t context, int n_gpus) {
   const MemoryReport report = plan.evaluate(context);
   CacheReport held;
   for (const CacheGroup& group : report.cache.groups) {
@@ -86,20 +88,27 @@ void expect_sound(const MemoryPlan& plan, std::int64_t context) {
     bytes += line.bytes;
   }
   std::int64_t totals = 0;
-  for (const int device : {Device::kHost, 0}) {
+  for (int device = Device::kHost; device < n_gpus; ++device) {
     const DeviceTotal total = report.ledger.total({device});
     totals += total.bytes;
     EXPECT_LE(plan.floor_bytes({device}, context), total.high_bytes) << name(Device{device});
   }
-  EXPECT_EQ(totals, bytes) << "one device and the host hold every line";
+  EXPECT_EQ(totals, bytes) << "the devices and the host hold every line";
 }
 
-void expect_inverts(const MemoryPlan& plan) {
-  std::int64_t smaller_bytes = 0;
+std::vector<Capacity> filled_by(const MemoryLedger& ledger, int n_gpus) {
+  std::vector<Capacity> capacities;
+  for (int device = 0; device < n_gpus; ++device) {
+    capacities.push_back({{device}, ledger.total({device}).high_bytes});
+  }
+  return capacities;
+}
+
+void expect_inverts(const MemoryPlan& plan, int n_gpus) {
+  std::vector<Capacity> smaller(static_cast<std::size_t>(n_gpus));
   std::int64_t smaller_longest = 0;
   for (const std::int64_t at : {777, 20000}) {
-    const std::int64_t bytes = plan.evaluate(at).ledger.total({0}).high_bytes;
-    const std::array capacity{Capacity{{0}, bytes}};
+    const std::vector<Capacity> capacity = filled_by(plan.evaluate(at).ledger, n_gpus);
     const std::int64_t longest = longest_context(plan, capacity, kLimit).context_tokens;
     EXPECT_GE(longest, at);
     EXPECT_TRUE(fits(plan.evaluate(longest).ledger, capacity));
@@ -107,9 +116,11 @@ void expect_inverts(const MemoryPlan& plan) {
       EXPECT_TRUE(longest + more > kLimit || !fits(plan.evaluate(longest + more).ledger, capacity))
           << longest << " + " << more;
     }
-    if (bytes >= smaller_bytes) {
+    if (std::ranges::equal(capacity, smaller, [](const Capacity& a, const Capacity& b) {
+          return a.bytes >= b.bytes;
+        })) {
       EXPECT_GE(longest, smaller_longest) << "more memory fits less";
-      smaller_bytes = bytes;
+      smaller = capacity;
       smaller_longest = longest;
     }
   }
@@ -121,6 +132,7 @@ struct Sample {
   std::string engine;
   int one_in = 1;
   int at_least = 0;  ///< triples that are not refused
+  int n_gpus = 1;
 };
 
 class EveryTriple : public ::testing::TestWithParam<Sample> {};
@@ -134,14 +146,15 @@ TEST_P(EveryTriple, IsRefusedByNameOrIsSound) {
     model.tensors = tensor_inventory(model);
     for (const cache::SchemeInfo& row : cache::all_schemes()) {
       SCOPED_TRACE(id + " " + std::string(row.name));
-      const auto plan = plan_or_refusal(engine, model, row.scheme, 1 + n_answered % 3);
+      const auto plan =
+          plan_or_refusal(engine, model, row.scheme, 1 + n_answered % 3, GetParam().n_gpus);
       if (plan == nullptr || ++n_answered % GetParam().one_in != 0) {
         continue;
       }
       for (const std::int64_t context : {1, 1000, 40000}) {
-        expect_sound(*plan, context);
+        expect_sound(*plan, context, GetParam().n_gpus);
       }
-      expect_inverts(*plan);
+      expect_inverts(*plan, GetParam().n_gpus);
     }
   }
   EXPECT_GE(n_answered, GetParam().at_least);
@@ -150,6 +163,8 @@ TEST_P(EveryTriple, IsRefusedByNameOrIsSound) {
 INSTANTIATE_TEST_SUITE_P(Engines,
                          EveryTriple,
                          ::testing::Values(Sample{"ideal", 1, 1800},
+                                           Sample{"ideal", 1, 1800, 2},
+                                           Sample{"ideal", 5, 1800, 3},
                                            Sample{"llama.cpp", 41, 330},
                                            Sample{"vllm", 1, 290},
                                            Sample{"sglang", 1, 180},
@@ -158,7 +173,8 @@ INSTANTIATE_TEST_SUITE_P(Engines,
                          [](const auto& sample) {
                            std::string name = sample.param.engine;
                            std::erase_if(name, [](char c) { return c == '.' || c == '-'; });
-                           return name;
+                           const int n_gpus = sample.param.n_gpus;
+                           return n_gpus == 1 ? name : name + "On" + std::to_string(n_gpus);
                          });
 
 }  // namespace

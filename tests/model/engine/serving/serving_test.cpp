@@ -1,42 +1,20 @@
 // The serving engines: blocks against logged start-ups, ranks, and what must hold for every engine.
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
-#include "model/architecture/tensor_inventory.h"
 #include "model/engine/engine.h"
 #include "model/engine/serving/paged_cache.h"
 #include "model/engine/serving/ranks.h"
 #include "model/error.h"
-#include "model/io/inspect_json.h"
 #include "model/memory/inverse.h"
+#include "tests/model/engine/serving/catalog_plan.h"
 
 namespace kvfathom::testing {
 namespace {
-
-constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-
-ModelSpec catalog(const std::string& id) {
-  ModelSpec model = read_inspect(std::string(KVFATHOM_SOURCE_DIR) + "/data/models/" + id + ".json");
-  model.tensors = tensor_inventory(model);
-  return model;
-}
-
-EngineSettings serving_settings(DType cache = DType::bf16) {
-  EngineSettings settings;
-  settings.cache_type_k = cache;
-  settings.cache_type_v = cache;
-  settings.weights_provenance = Provenance::modelled;
-  return settings;
-}
-
-std::unique_ptr<MemoryPlan> prepared(const char* engine,
-                                     const ModelSpec& model,
-                                     const EngineSettings& settings) {
-  return engine_named(engine).prepare(model, settings);
-}
 
 CachePool vllm_pool(const ModelSpec& model,
                     const EngineSettings& settings,
@@ -203,6 +181,48 @@ TEST(Ranks, NamesOfCheckpointsAreCutLikeThoseOfFiles) {
   EXPECT_EQ(share("lm_head.weight", 2048, model.vocab_size), 8.0);  // 151,936 is 64 x 2,374
 }
 
+TEST(Ranks, EveryDeviceKeepsItsOwnShareFree) {
+  // 0.9 of 24 and of 80 GiB: two ranks of equal size are bound by the smaller device, and two
+  // stages each by their own.
+  constexpr std::int64_t kSmall = std::int64_t{24} << 30;
+  constexpr std::int64_t kLarge = std::int64_t{80} << 30;
+  const ModelSpec model = catalog("llama-3.1-8b");
+  const auto plan = [&](std::int64_t ranks, std::int64_t stages, std::int64_t a, std::int64_t b) {
+    EngineSettings settings = serving_settings();
+    settings.tensor_parallel = ranks;
+    settings.pipeline_parallel = stages;
+    settings.device_memory_bytes = std::min(a, b);
+    if (a != b) {
+      settings.uneven_device_memory_bytes = {a, b};
+    }
+    return prepared("vllm", model, settings);
+  };
+  const auto longest = [](const MemoryPlan& of, std::int64_t a, std::int64_t b) {
+    const std::vector<Capacity> capacities{{Device{0}, a}, {Device{1}, b}};
+    return longest_context(of, capacities, 5'000'000).context_tokens;
+  };
+  const auto reserve = [](const MemoryPlan& of, int device) {
+    std::int64_t bytes = 0;
+    for (const LedgerLine& line : of.evaluate(16).ledger.lines) {
+      const bool here = line.device == Device{device} && line.kind == LedgerKind::reserve;
+      bytes += here ? line.bytes : 0;
+    }
+    return bytes;
+  };
+  const auto tensor = plan(2, 1, kSmall, kLarge);
+  EXPECT_NEAR(static_cast<double>(reserve(*tensor, 0)), 2.4 * kGiB, 1.0);
+  EXPECT_NEAR(static_cast<double>(reserve(*tensor, 1)), 8.0 * kGiB, 1.0);
+  EXPECT_EQ(longest(*tensor, kSmall, kLarge), longest(*plan(2, 1, kSmall, kSmall), kSmall, kSmall));
+  const auto staged = plan(1, 2, kSmall, kLarge);
+  EXPECT_NEAR(static_cast<double>(reserve(*staged, 1)), 8.0 * kGiB, 1.0);
+  // Sixteen layers and half the weights each: the small device binds, whichever stage it holds.
+  const std::int64_t first_small = longest(*staged, kSmall, kLarge);
+  EXPECT_GT(first_small, longest(*plan(1, 1, kSmall, kSmall), kSmall, kSmall));
+  EXPECT_LT(first_small, longest(*plan(1, 2, kLarge, kLarge), kLarge, kLarge));
+  EXPECT_EQ(longest(*staged, kSmall, kLarge),
+            longest(*plan(1, 2, kSmall, kSmall), kSmall, std::int64_t{1} << 50));
+}
+
 TEST(Ranks, RefuseWhatTheEnginesRefuse) {
   const ModelSpec model = catalog("llama-3.1-8b");
   const auto refusal = [&](auto change) {
@@ -228,15 +248,6 @@ TEST(Ranks, RefuseWhatTheEnginesRefuse) {
             "--cache-type-v: f8_e4m3 beside K in bf16; this engine keeps both in one type");
   EXPECT_EQ(refusal([](EngineSettings& s) { s.gpu_memory_utilization = 1.5; }),
             "--gpu-memory-utilization: 1.5 is no share of a device; more than 0, at most 1");
-}
-
-TEST(Sglang, PoolHoldsTheLoggedTokens) {
-  // SGLang on four H100: K and V of 8.23 GiB each hold 367,404 tokens.
-  EngineSettings settings = serving_settings();
-  settings.tensor_parallel = 4;
-  const auto pool = prepared("sglang", catalog("qwen3-235b-a22b"), settings)
-                        ->pool(static_cast<std::int64_t>(16.46 * kGiB), 4096);
-  EXPECT_NEAR(static_cast<double>(pool.value().tokens), 367404, 367404 * 0.001);
 }
 
 TEST(HuggingFace, LatentLayersCacheEveryHead) {
@@ -319,6 +330,8 @@ INSTANTIATE_TEST_SUITE_P(Models,
                                            Case{"vllm", "glm-4.7-flash"},
                                            Case{"sglang", "llama-3.1-8b"},
                                            Case{"sglang", "glm-4.7-flash"},
+                                           Case{"sglang", "gpt-oss-20b"},
+                                           Case{"sglang", "gemma-4-31b-it-nvfp4"},
                                            Case{"tensorrt-llm", "llama-3.1-8b"},
                                            Case{"tensorrt-llm", "qwen3-30b-a3b"},
                                            Case{"huggingface", "llama-3.1-8b"},
