@@ -76,7 +76,7 @@ SpeedPlan::SpeedPlan(const Query& query,
 }
 
 StepTime SpeedPlan::prompt(std::int64_t context_tokens, bool details) {
-  const StepTime time = prompt_->prompt(context_tokens, 0, 1, details);
+  StepTime time = prompt_->prompt(context_tokens, 0, 1, details);
   ops_ = details ? prompt_->ops() : ops_;
   return time;
 }

@@ -272,7 +272,8 @@ class IdealPlan final : public MemoryPlan {
   }
 
   /// What the prompt of one sequence holds beyond the steady state of all.
-  [[nodiscard]] std::int64_t prompt_bytes(const Stage& stage, std::int64_t tokens) const {
+  [[nodiscard]] std::int64_t prompt_bytes(const Stage& stage, std::int64_t tokens)
+      const {  // NOLINT(readability-convert-member-functions-to-static)
     std::int64_t all_layers = 0;
     std::int64_t one_layer = 0;
     for (const PricedGroup& group : stage.groups) {
@@ -291,7 +292,8 @@ class IdealPlan final : public MemoryPlan {
   }
 
   /// K and V written out while one layer of one sequence is read.
-  [[nodiscard]] std::int64_t rebuilt_bytes(const Stage& stage, std::int64_t tokens) const {
+  [[nodiscard]] std::int64_t rebuilt_bytes(const Stage& stage, std::int64_t tokens)
+      const {  // NOLINT(readability-convert-member-functions-to-static)
     std::int64_t bytes = 0;
     for (const PricedGroup& group : stage.groups) {
       bytes = std::max(bytes, group.rebuilt_row_bytes * capped(tokens, group.token_cap));

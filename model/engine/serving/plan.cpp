@@ -47,7 +47,7 @@ class ServingPlan final : public MemoryPlan {
   ServingPlan(std::vector<PagedCache> stages,
               FixedLines fixed,
               const EngineSettings& settings,
-              const Parallel& parallel,
+              const Parallel& parallel,  // NOLINT(modernize-pass-by-value)
               CommandRule rule)
       : stages_(std::move(stages)),
         fixed_(std::move(fixed)),
