@@ -95,7 +95,7 @@ void print_best_quant(Console& console, const Query& query, const QuantSearch& s
     console.paragraph("- " + one.weights + " refused: " + printable(one.reason), 2);
   }
   console.line();
-  print_ledger(console, shown.report.ledger, query.machine);
+  print_ledger(console, shown.report, query.machine);
   if (!shown.command.empty()) {
     console.line();
     console.line("  " + shown.command);

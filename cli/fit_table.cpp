@@ -187,7 +187,7 @@ void print_fit(Console& console,
   if (best.max_context_tokens == 0) {
     print_failure(console, query, options, best);
     console.line();
-    print_ledger(console, best.report.ledger, query.machine);
+    print_ledger(console, best.report, query.machine);
     return;
   }
   console.paragraph(console.styled("Longest", Style::bold) + ": " + best.label.text + ", " +
@@ -197,7 +197,7 @@ void print_fit(Console& console,
   if (best.placement) {
     console.paragraph(placement_line(*best.placement), 2);
   }
-  print_ledger(console, best.report.ledger, query.machine);
+  print_ledger(console, best.report, query.machine);
   if (!best.command.empty()) {
     console.line();
     console.line("  " + best.command);

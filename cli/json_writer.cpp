@@ -53,6 +53,10 @@ Json cache_json(const CacheReport& cache) {
                       {"v_bytes", group.v_bytes},
                       {"state_bytes", group.state_bytes}});
   }
+  Json offloaded;
+  if (cache.offloaded) {
+    offloaded = {{"tier", cache.offloaded->tier}, {"bytes", cache.offloaded->bytes}};
+  }
   return {{"bytes", cache.bytes()},
           {"k_bytes", cache.k_bytes},
           {"v_bytes", cache.v_bytes},
@@ -60,6 +64,7 @@ Json cache_json(const CacheReport& cache) {
           {"bytes_per_token", cache.bytes_per_token},
           {"fixed_bytes_per_sequence", cache.fixed_bytes_per_sequence},
           {"prefill_peak_bytes", cache.prefill_peak_bytes},
+          {"offloaded", std::move(offloaded)},
           {"groups", std::move(groups)}};
 }
 

@@ -94,11 +94,19 @@ std::string bar(double share, int cells, bool utf8) {
   return text + kEighths.at(static_cast<std::size_t>(eighths % 8));
 }
 
-void print_ledger(Console& console, const MemoryLedger& ledger, const Machine& machine) {
+void print_ledger(Console& console, const MemoryReport& report, const Machine& machine) {
   Table table{.columns = {{"device"}, {"line"}, {"GiB", Align::right}, {"share"}, {"how sure"}},
               .rows = {}};
-  for (const Device device : devices_of(ledger)) {
-    add_device(console, table, ledger, device, machine);
+  for (const Device device : devices_of(report.ledger)) {
+    add_device(console, table, report.ledger, device, machine);
+  }
+  const std::optional<OffloadedCache>& away = report.cache.offloaded;
+  if (away && away->bytes > 0 && away->tier != name(Device{Device::kHost})) {
+    table.rows.push_back({{std::string(away->tier), Style::bold},
+                          {std::string(name(LedgerKind::cache))},
+                          {gib_number(away->bytes)},
+                          {},
+                          {std::string(name(Provenance::exact)), Style::dim}});
   }
   print(console, table);
 }

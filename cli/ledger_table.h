@@ -6,7 +6,8 @@
 
 namespace kvfathom::cli {
 
-void print_ledger(Console& console, const MemoryLedger& ledger, const Machine& machine);
+/// Behind the devices comes what is in a tier that is none of them.
+void print_ledger(Console& console, const MemoryReport& report, const Machine& machine);
 
 /// A horizontal bar of `cells` cells, `share` of them (0 to 1) filled.
 [[nodiscard]] std::string bar(double share, int cells, bool utf8);

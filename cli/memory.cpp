@@ -171,7 +171,7 @@ void print_text(Console& console, const Query& query, const Options& options, co
     }
     console.line();
   }
-  print_ledger(console, a.report.ledger, query.machine);
+  print_ledger(console, a.report, query.machine);
   console.line();
   print_cache(console, a.report.cache);
   if (!cache::is_model_scheme(a.cache_case.scheme) || a.cache_case.offload) {

@@ -132,7 +132,7 @@ void print_smallest_gpu(Console& console, Query& query, const GpuSearch& search)
   const GpuOffer& offer = search.offers[*found.smallest];
   place_on(query, *offer.device, offer.n_gpus);
   console.line();
-  print_ledger(console, offer.report->ledger, query.machine);
+  print_ledger(console, *offer.report, query.machine);
   const std::string command = plan_of(query, search.cache_case)
                                   ->command(search.context_tokens, shell_word(query.model.file));
   if (!command.empty()) {

@@ -209,7 +209,7 @@ std::vector<std::string> notes(const ModelSpec& model,
                         " of K and V stay with the device; the rest is read anew at every step.");
   }
   if (offload && offload->tier != Offload::kHost) {
-    result.emplace_back("What is in the slower tier is no line of the ledger: it is on no device.");
+    result.emplace_back("What is in the slower tier counts on no device.");
   }
   return result;
 }

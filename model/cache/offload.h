@@ -33,6 +33,9 @@ struct Offload {
              {"kept", &Offload::kept, 0, kWhole, {}, true},
              {"chunk", &Offload::chunk, 1, 1 << 20}}};
   }
+  [[nodiscard]] constexpr const char* tier_name() const {
+    return kTiers.at(static_cast<std::size_t>(tier)).word;
+  }
   /// Bytes that leave the device, of `bytes`.
   [[nodiscard]] constexpr std::int64_t away(std::int64_t bytes) const {
     return bytes / kWhole * (kWhole - kept) + bytes % kWhole * (kWhole - kept) / kWhole;

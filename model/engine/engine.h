@@ -34,6 +34,12 @@ struct CacheGroup {
                                       std::int64_t bytes,
                                       const EngineSettings& settings);
 
+/// K and V in a slower tier: a line of the host in the ledger, or on no device at all.
+struct OffloadedCache {
+  std::string_view tier;  ///< "host", "nvme", "network"
+  std::int64_t bytes = 0;
+};
+
 /// What the cache takes, all devices together.
 struct CacheReport {
   std::int64_t k_bytes = 0;
@@ -42,6 +48,7 @@ struct CacheReport {
   std::int64_t bytes_per_token = 0;  ///< what one more token of one sequence adds at this context
   std::int64_t fixed_bytes_per_sequence = 0;  ///< windows and states: paid however short
   std::int64_t prefill_peak_bytes = 0;        ///< largest cache + compute while the prompt runs
+  std::optional<OffloadedCache> offloaded;    ///< of k_bytes and v_bytes; empty: nothing moves
   std::vector<CacheGroup> groups;
   [[nodiscard]] std::int64_t bytes() const { return k_bytes + v_bytes + state_bytes; }
 };

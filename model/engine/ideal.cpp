@@ -182,6 +182,9 @@ class IdealPlan final : public MemoryPlan {
     }
     report.cache.prefill_peak_bytes =
         report.cache.bytes() + report.ledger.bytes_of(LedgerKind::compute);
+    if (offload_) {
+      report.cache.offloaded = {.tier = offload_->tier_name(), .bytes = away_bytes};
+    }
     if (offload_ && offload_->tier == cache::Offload::kHost) {
       add_line(report.ledger, Device{Device::kHost}, LedgerKind::cache, away_bytes);
     }
@@ -272,8 +275,7 @@ class IdealPlan final : public MemoryPlan {
   }
 
   /// What the prompt of one sequence holds beyond the steady state of all.
-  [[nodiscard]] std::int64_t prompt_bytes(const Stage& stage, std::int64_t tokens)
-      const {  // NOLINT(readability-convert-member-functions-to-static)
+  static std::int64_t prompt_bytes(const Stage& stage, std::int64_t tokens) {
     std::int64_t all_layers = 0;
     std::int64_t one_layer = 0;
     for (const PricedGroup& group : stage.groups) {
@@ -292,8 +294,7 @@ class IdealPlan final : public MemoryPlan {
   }
 
   /// K and V written out while one layer of one sequence is read.
-  [[nodiscard]] std::int64_t rebuilt_bytes(const Stage& stage, std::int64_t tokens)
-      const {  // NOLINT(readability-convert-member-functions-to-static)
+  static std::int64_t rebuilt_bytes(const Stage& stage, std::int64_t tokens) {
     std::int64_t bytes = 0;
     for (const PricedGroup& group : stage.groups) {
       bytes = std::max(bytes, group.rebuilt_row_bytes * capped(tokens, group.token_cap));

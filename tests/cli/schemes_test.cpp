@@ -69,6 +69,19 @@ TEST(SchemeJson, ExtraWeightsAndHostAreLines) {
   EXPECT_EQ(document.at("scheme").at("id"), "head-linear+offload");
 }
 
+// 131072 B a token of Llama-3.1-8B: 4 GiB at 32768 tokens, of which three quarters leave.
+TEST(SchemeJson, ATierThatIsNoDeviceHasItsBytesAndItsRow) {
+  const std::string words =
+      "memory llama-3.1-8b --context 32768 --memory 24GiB --scheme offload:tier=nvme,kept=0.25";
+  const Json cache = json_of(words).at("cache");
+  EXPECT_EQ(cache.at("offloaded"), (Json{{"tier", "nvme"}, {"bytes", 3LL << 30}}));
+  const std::string text = run_cli(words + " --width 80").out;
+  const std::size_t row = text.find("\n  nvme");
+  ASSERT_NE(row, std::string::npos) << text;
+  EXPECT_NE(text.substr(row, text.find('\n', row + 1) - row).find(" 3.00 "), std::string::npos);
+  EXPECT_EQ(json_of("memory llama-3.1-8b --context 32768").at("cache").at("offloaded"), nullptr);
+}
+
 TEST(SchemeJson, EnginesRefuseWhatTheyDoNotRun) {
   const std::string words = "memory llama-3.1-8b --weights q8_0 --context 4096 --scheme ";
   const Json error = json_of(words + "kivi", 3);

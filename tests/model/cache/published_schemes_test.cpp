@@ -261,6 +261,17 @@ TEST(PublishedSchemes, OffloadMovesAShareOfKAndVToTheHost) {
             32 + 2 * 1024LL * ((1024 + 896) * 3 / 8 + 128 * 2));  // V keeps 128 tokens in 16 bits
 }
 
+TEST(PublishedSchemes, WhatIsOffloadedIsReportedWhateverItsTier) {
+  for (const char* tier : {"host", "nvme", "network"}) {
+    const CacheReport cache =
+        ideal(llama_3_1_8b(), 10000, "offload:kept=0.25,tier=" + std::string(tier)).cache;
+    ASSERT_TRUE(cache.offloaded);
+    EXPECT_EQ(cache.offloaded->tier, tier);
+    EXPECT_EQ(cache.offloaded->bytes, 10000LL * 131072 * 3 / 4);
+  }
+  EXPECT_FALSE(ideal(llama_3_1_8b(), 10000, "native").cache.offloaded);
+}
+
 // What is rebuilt at read is written out for one layer and one sequence.
 TEST(PublishedSchemes, RebuildingTakesScratch) {
   const auto compute = [](const std::string& scheme) {

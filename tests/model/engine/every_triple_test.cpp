@@ -98,6 +98,7 @@ void expect_sound(const MemoryPlan& plan, std::int64_t context, int n_gpus) {
 
 std::vector<Capacity> filled_by(const MemoryLedger& ledger, int n_gpus) {
   std::vector<Capacity> capacities;
+  capacities.reserve(static_cast<std::size_t>(n_gpus));
   for (int device = 0; device < n_gpus; ++device) {
     capacities.push_back({{device}, ledger.total({device}).high_bytes});
   }

@@ -15,12 +15,12 @@ namespace kvfathom {
 namespace {
 
 constexpr std::int64_t kLayerMatrices = 2 * 218103808LL;
-constexpr std::int64_t kLayerNorms = 2 * 4096 * 4LL;
+constexpr std::int64_t kLayerNorms = 2LL * 4096 * 4;
 constexpr std::int64_t kLayer = kLayerMatrices + kLayerNorms;
-constexpr std::int64_t kVocabulary = 128256 * 4096 * 2LL;  // 1050673152
+constexpr std::int64_t kVocabulary = 2 * 128256LL * 4096;  // 1050673152
 constexpr std::int64_t kOutputNorm = 4096 * 4LL;
 constexpr std::int64_t kRopeFactors = 64 * 4LL;        // rope_freqs, beside the embedding
-constexpr std::int64_t kRowBytes = 2 * 8 * 128 * 2LL;  // K and V of one token and layer
+constexpr std::int64_t kRowBytes = 2LL * 8 * 128 * 2;  // K and V of one token and layer
 
 ModelSpec catalog(const std::string& id) {
   ModelSpec model = read_inspect(KVFATHOM_SOURCE_DIR "/data/models/" + id + ".json");
@@ -111,7 +111,7 @@ TEST(IdealDevices, RanksAndStagesTogether) {
 TEST(IdealDevices, EveryRankHoldsAllLatents) {
   const MemoryReport report = priced(catalog("glm-4.7-flash"), on(2, 2), 1000);
   EXPECT_EQ(by_device(report, LedgerKind::cache, 2),
-            (Bytes{47 * 576 * 2 * 1000, 47 * 576 * 2 * 1000}));
+            (Bytes{47LL * 576 * 2 * 1000, 47LL * 576 * 2 * 1000}));
 }
 
 // Tied: gemma-3-4b's head is its embedding, 262208 * 2560 values in bf16 on both devices.
