@@ -6,20 +6,11 @@
 #include "cli/query.h"
 #include "cli/values.h"
 #include "model/cache/applicability.h"
-#include "model/cache/groups.h"
 #include "model/cache/scheme.h"
 #include "model/error.h"
 
 namespace kvfathom::cli {
 namespace {
-
-/// Schemes that the model's own layers have: asking for one of them is asking for `native`.
-bool is_native_scheme(const ModelSpec& model, CacheScheme scheme) {
-  const auto groups = cache::layer_groups(model, CacheScheme::native);
-  return std::any_of(groups.begin(), groups.end(), [&](const cache::LayerGroup& group) {
-    return cache::name(group.scheme) == name(scheme);
-  });
-}
 
 /// What `all` tries of a scheme: its defaults, and where a parameter decides what is stored at
 /// all, its other values.
@@ -39,7 +30,7 @@ std::vector<cache::SchemeRequest> variants(CacheScheme scheme) {
 std::vector<cache::ParsedScheme> every_other_scheme(const ModelSpec& model) {
   std::vector<cache::ParsedScheme> schemes;
   for (const cache::SchemeInfo& row : cache::all_schemes()) {
-    if (row.scheme == CacheScheme::native || is_native_scheme(model, row.scheme)) {
+    if (row.scheme == CacheScheme::native || cache::is_native_scheme(model, row.scheme)) {
       continue;
     }
     for (const cache::SchemeRequest& request : variants(row.scheme)) {
@@ -56,7 +47,7 @@ std::vector<cache::ParsedScheme> requested_schemes(const ModelSpec& model,
                                                    const std::vector<std::string>& names) {
   std::vector<cache::ParsedScheme> schemes;
   const auto add = [&](cache::ParsedScheme scheme) {
-    if (is_native_scheme(model, scheme.request.id)) {
+    if (cache::is_native_scheme(model, scheme.request.id)) {
       scheme.request = CacheScheme::native;
     }
     if (std::find(schemes.begin(), schemes.end(), scheme) == schemes.end()) {

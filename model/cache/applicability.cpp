@@ -178,6 +178,20 @@ void require_applicable(const ModelSpec& model, const SchemeRequest& requested) 
   }
 }
 
+bool is_native_scheme(const ModelSpec& model, CacheScheme scheme) {
+  return std::ranges::any_of(
+      layer_groups(model, CacheScheme::native),
+      [&](const LayerGroup& group) { return name(group.scheme) == kvfathom::name(scheme); });
+}
+
+EngineSettings with_native_scheme(const ModelSpec& model, EngineSettings settings) {
+  // `full` is more than native where a model has other layers too.
+  if (settings.scheme != CacheScheme::full && is_native_scheme(model, settings.scheme)) {
+    settings.scheme = CacheScheme::native;
+  }
+  return settings;
+}
+
 void require_model_scheme(std::string_view engine, const EngineSettings& settings) {
   if (is_model_scheme(settings.scheme) && !settings.offload) {
     return;

@@ -20,6 +20,12 @@ namespace kvfathom::cache {
 [[nodiscard]] std::optional<std::string> why_not(const ModelSpec& model,
                                                  const SchemeRequest& requested);
 
+/// Whether the model's own layers hold the scheme: asking for it is asking for `native`.
+[[nodiscard]] bool is_native_scheme(const ModelSpec& model, CacheScheme scheme);
+
+/// The settings with `native` in the place of a scheme that the model's own layers hold.
+[[nodiscard]] EngineSettings with_native_scheme(const ModelSpec& model, EngineSettings settings);
+
 /// Unsupported, naming the scheme, if the settings ask for one that only `ideal` prices.
 void require_model_scheme(std::string_view engine, const EngineSettings& settings);
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <variant>
 
+#include "model/cache/applicability.h"
 #include "model/cache/groups.h"
 #include "model/engine/serving/paged_cache.h"
 #include "model/engine/serving/profile.h"
@@ -149,7 +150,10 @@ class HuggingFacePlan final : public MemoryPlan {
 }  // namespace
 
 std::unique_ptr<MemoryPlan> prepare_huggingface(const ModelSpec& model,
-                                                const EngineSettings& settings) {
+                                                const EngineSettings& requested) {
+  // Its native cache is not a latent: that is no other name for it here.
+  const bool windows = requested.scheme == CacheScheme::window;
+  const EngineSettings settings = windows ? cache::with_native_scheme(model, requested) : requested;
   if (settings.n_gpus != 1 || settings.tensor_parallel * settings.pipeline_parallel *
                                       settings.data_parallel * settings.expert_parallel !=
                                   1) {
@@ -160,7 +164,7 @@ std::unique_ptr<MemoryPlan> prepare_huggingface(const ModelSpec& model,
                       "huggingface lays no cache out as " + std::string(name(settings.scheme)),
                       "use native");
   }
-  cache::require_applicable(model, settings.scheme);
+  cache::require_applicable(model, requested.scheme);
   if (settings.cache_type_k != DType::f16 && settings.cache_type_k != DType::bf16) {
     throw InputError(
         "--cache-type-k",

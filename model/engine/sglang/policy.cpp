@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-#include "model/cache/scheme.h"
+#include "model/cache/applicability.h"
 #include "model/engine/serving/plan.h"
 #include "model/engine/serving/profile.h"
 #include "model/error.h"
@@ -212,8 +212,10 @@ double sglang_default_share(std::int64_t device_memory_bytes,
   return std::clamp(std::round(share * kThousandths) / kThousandths, 0.0, 1.0);
 }
 
-std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model, const EngineSettings& settings) {
-  cache::require_applicable(model, settings.scheme);
+std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model,
+                                           const EngineSettings& requested) {
+  const EngineSettings settings = cache::with_native_scheme(model, requested);
+  cache::require_applicable(model, requested.scheme);
   serving::require_schemes(
       model, "sglang", {"full", "window", "mla-latent", "sparse-index", "cross-layer"});
   require_known_windows(model, settings);

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <string>
 
-#include "model/cache/scheme.h"
+#include "model/cache/applicability.h"
 #include "model/engine/serving/plan.h"
 #include "model/engine/serving/profile.h"
 #include "model/error.h"
@@ -71,8 +71,9 @@ serving::StagePlan stage_plan(const serving::StageRank& rank,
 }  // namespace
 
 std::unique_ptr<MemoryPlan> prepare_tensorrt_llm(const ModelSpec& model,
-                                                 const EngineSettings& settings) {
-  cache::require_applicable(model, settings.scheme);
+                                                 const EngineSettings& requested) {
+  const EngineSettings settings = cache::with_native_scheme(model, requested);
+  cache::require_applicable(model, requested.scheme);
   serving::require_schemes(model, "tensorrt-llm", {"full", "mla-latent", "cross-layer"});
   serving::require_serving_cache_type(settings, false);
   if (settings.data_parallel > 1) {

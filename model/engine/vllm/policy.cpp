@@ -4,7 +4,7 @@
 #include <utility>
 #include <variant>
 
-#include "model/cache/scheme.h"
+#include "model/cache/applicability.h"
 #include "model/engine/serving/plan.h"
 #include "model/engine/serving/profile.h"
 #include "model/engine/vllm/behaviours.h"
@@ -148,10 +148,11 @@ StagePlan stage_plan(const serving::StageRank& rank,
 
 }  // namespace
 
-std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model, const EngineSettings& settings) {
+std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model, const EngineSettings& requested) {
+  const EngineSettings settings = cache::with_native_scheme(model, requested);
   const Behaviours behaviours = vllm::behaviours_without(settings.missing_behaviours);
   require_known(model, behaviours);
-  cache::require_applicable(model, settings.scheme);
+  cache::require_applicable(model, requested.scheme);
   serving::require_serving_cache_type(settings, behaviours.nvfp4_cache);
   const std::int64_t most = largest_step(settings).sequences;
   if (settings.sequences > most * settings.data_parallel) {

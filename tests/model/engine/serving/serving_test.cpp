@@ -268,6 +268,30 @@ TEST(HuggingFace, EagerScoresGrowWithTheSquare) {
 
 // ---- What holds for every engine -------------------------------------------------------------
 
+TEST(Engines, AskingForTheModelsOwnSchemeIsAskingForNative) {
+  const auto bytes = [](const char* engine, const char* model, CacheScheme scheme) {
+    EngineSettings settings = serving_settings();
+    settings.scheme = scheme;
+    return prepared(engine, catalog(model), settings)->evaluate(5000).cache.bytes();
+  };
+  const auto expect_native = [&](const char* engine, const char* model, CacheScheme scheme) {
+    EXPECT_EQ(bytes(engine, model, scheme), bytes(engine, model, CacheScheme::native)) << model;
+  };
+  expect_native("vllm", "gpt-oss-20b", CacheScheme::window);
+  expect_native("vllm", "qwen3.5-27b", CacheScheme::state);
+  expect_native("vllm", "glm-4.7-flash", CacheScheme::mla_latent);
+  expect_native("sglang", "gpt-oss-20b", CacheScheme::window);
+  expect_native("sglang", "deepseek-v3.2", CacheScheme::sparse_index);
+  expect_native("tensorrt-llm", "glm-4.7-flash", CacheScheme::mla_latent);
+  expect_native("huggingface", "gemma-3-4b-it", CacheScheme::window);
+  // Windows beside full layers: `full` still gives the windows every token.
+  EXPECT_GT(bytes("vllm", "gpt-oss-20b", CacheScheme::full),
+            bytes("vllm", "gpt-oss-20b", CacheScheme::native));
+  // transformers caches every head of a latent layer.
+  EXPECT_THROW(bytes("huggingface", "glm-4.7-flash", CacheScheme::mla_latent), Unsupported);
+  EXPECT_THROW(bytes("vllm", "llama-3.1-8b", CacheScheme::window), InputError);
+}
+
 struct Case {
   const char* engine;
   const char* model;
