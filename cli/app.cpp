@@ -35,6 +35,7 @@ const Command kCommands[] = {
        add_gpu_options(app, options);
        add_engine_options(app, options);
        add_draft_options(app, options);
+       add_adapter_options(app, options);
        add_inverse_options(app, options);
      },
      fit},
@@ -46,6 +47,7 @@ const Command kCommands[] = {
        add_gpu_options(app, options);
        add_engine_options(app, options);
        add_draft_options(app, options);
+       add_adapter_options(app, options);
        app.add_option(
               "--total-context", options.engine.total_context, "tokens in all (llama.cpp -c)")
            ->type_name("N")

@@ -99,6 +99,12 @@ std::string engine_line(const Query& query) {
     const ModelArgument& draft = query.draft->model;
     text += ", drafting by " + printable(draft.spec.name) + " (" + draft.weights + ")";
   }
+  if (query.adapters) {
+    const AdapterQuery& adapters = *query.adapters;
+    text += adapters.file ? ", with adapter " + printable(*adapters.file)
+                          : ", with " + std::to_string(adapters.slots) + " x adapter of rank " +
+                                std::to_string(adapters.shape.rank);
+  }
   return text;
 }
 

@@ -198,4 +198,18 @@ void add_draft_options(CLI::App& command, Options& options) {
       "its element type of V, default f16 (-ctvd)");
 }
 
+void add_adapter_options(CLI::App& command, Options& options) {
+  AdapterOptions& adapters = options.adapters;
+  const auto add = [&](const char* name, Text& target, const char* type, const char* help) {
+    command.add_option(name, target, help)->type_name(type)->group("Adapters");
+  };
+  add("--lora",
+      adapters.file,
+      "FILE",
+      "an adapter: GGUF, PEFT folder or adapter_model.safetensors");
+  add("--lora-rank", adapters.rank, "R", "adapters of this rank, 16-bit (vLLM --max-lora-rank)");
+  add("--lora-targets", adapters.targets, "LIST", "of q,k,v,o,gate,up,down; default all");
+  add("--max-loras", adapters.slots, "N", "so many of them at once, default 1");
+}
+
 }  // namespace kvfathom::cli

@@ -85,6 +85,14 @@ struct DraftOptions {
   Text cache_type_v;
 };
 
+/// Low-rank adapters beside the model.
+struct AdapterOptions {
+  Text file;
+  Text rank;
+  Text targets;
+  Text slots;
+};
+
 /// One struct for all commands: each registers the part it has a use for.
 struct Options {
   OutputOptions output;
@@ -93,6 +101,7 @@ struct Options {
   GpuOptions gpu;
   EngineOptions engine;
   DraftOptions draft;
+  AdapterOptions adapters;
   bool beyond_trained = false;
   bool users = false;
   bool smallest_gpu = false;
@@ -116,5 +125,6 @@ void add_engine_options(CLI::App& command, Options& options);
 void add_inverse_options(CLI::App& command, Options& options);
 void add_speed_options(CLI::App& command, Options& options);
 void add_draft_options(CLI::App& command, Options& options);
+void add_adapter_options(CLI::App& command, Options& options);
 
 }  // namespace kvfathom::cli

@@ -4,6 +4,7 @@
 #include <utility>
 #include <variant>
 
+#include "cli/adapters.h"
 #include "cli/auto_placement.h"
 #include "cli/data_dir.h"
 #include "cli/format.h"
@@ -210,23 +211,35 @@ void read_draft(const DraftOptions& options, Query& query) {
   query.draft = std::move(draft);
 }
 
-/// The plan with the query's draft model beside it, planned by the same engine.
-std::unique_ptr<MemoryPlan> with_draft(const Query& query,
-                                       const EngineInfo& engine,
-                                       const EngineSettings& settings,
-                                       std::unique_ptr<MemoryPlan> plan) {
-  if (!query.draft) {
-    return plan;
-  }
+/// The query's draft model, planned by the same engine.
+Companion draft_companion(const Query& query,
+                          const EngineInfo& engine,
+                          const EngineSettings& settings) {
   const ModelSpec& draft = query.draft->model.spec;
   const EngineSettings of_draft = llama_cpp::draft_settings(settings, query.draft->choice);
-  std::vector<Companion> companions(1);
-  companions[0].plan = engine.prepare(draft, of_draft);
+  Companion companion;
+  companion.plan = engine.prepare(draft, of_draft);
   if (engine.name == "llama.cpp") {
-    companions[0].fixed = llama_cpp::drafted_rows(query.model.spec, draft, settings);
-    companions[0].options = llama_cpp::draft_options(of_draft, shell_word(query.draft->model.file));
+    companion.fixed = llama_cpp::drafted_rows(query.model.spec, draft, settings);
+    companion.options = llama_cpp::draft_options(of_draft, shell_word(query.draft->model.file));
   }
-  return with_companions(std::move(plan), std::move(companions));
+  return companion;
+}
+
+/// The plan with all that the query loads beside the model.
+std::unique_ptr<MemoryPlan> with_all_beside(const Query& query,
+                                            const EngineInfo& engine,
+                                            const EngineSettings& settings,
+                                            std::unique_ptr<MemoryPlan> plan) {
+  std::vector<Companion> companions;
+  if (query.draft) {
+    companions.push_back(draft_companion(query, engine, settings));
+  }
+  if (query.adapters) {
+    companions.push_back(adapter_companion(query, engine));
+  }
+  return companions.empty() ? std::move(plan)
+                            : with_companions(std::move(plan), std::move(companions));
 }
 
 }  // namespace
@@ -302,6 +315,7 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
       query, "--cache-type-k", query.settings.cache_type_k, query.settings.cache_type_v);
   require_loadable(query);
   read_draft(options.draft, query);
+  query.adapters = read_adapters(options, query);
   return query;
 }
 
@@ -344,7 +358,7 @@ std::unique_ptr<MemoryPlan> plan_as_placed(const Query& query,
   if (engine.name != "ideal") {
     cache::require_model_scheme(engine.name, of_case);
   }
-  auto plan = with_draft(query, engine, of_case, engine.prepare(query.model.spec, of_case));
+  auto plan = with_all_beside(query, engine, of_case, engine.prepare(query.model.spec, of_case));
   return on_machine(std::move(plan), query.machine.rules());
 }
 

@@ -14,6 +14,7 @@
 #include "model/cache/request_text.h"
 #include "model/engine/engine.h"
 #include "model/engine/llama_cpp/draft.h"
+#include "model/weights/lora.h"
 
 namespace kvfathom::cli {
 
@@ -41,6 +42,14 @@ struct DraftQuery {
   llama_cpp::DraftChoice choice;
 };
 
+/// Adapters beside the query's model: a file, or a shape that `slots` of them have.
+struct AdapterQuery {
+  Text file;
+  std::int64_t file_bytes = 0;
+  LoraShape shape;
+  std::int64_t slots = 1;
+};
+
 struct Query {
   ModelArgument model;
   Machine machine;
@@ -52,6 +61,7 @@ struct Query {
   /// `--auto`: every case's layers are placed so that this context fits.
   std::optional<std::int64_t> auto_context_tokens;
   std::optional<DraftQuery> draft;
+  std::optional<AdapterQuery> adapters;
 };
 
 /// The engine that was named, else llama.cpp for a GGUF and vLLM for a checkpoint. What vLLM has no

@@ -1,0 +1,191 @@
+#include "cli/adapters.h"
+
+#include <algorithm>
+#include <array>
+#include <sstream>
+
+#include "cli/format.h"
+#include "cli/values.h"
+#include "model/architecture/tensor_inventory.h"
+#include "model/error.h"
+#include "model/io/adapter_file.h"
+
+namespace kvfathom::cli {
+namespace {
+
+constexpr std::int64_t kHalfBytes = 2;
+constexpr std::int64_t kFloatBytes = 4;
+
+std::vector<std::string> read_targets(const std::string& text) {
+  std::vector<std::string> targets;
+  std::istringstream words(text);
+  for (std::string word; std::getline(words, word, ',');) {
+    targets.push_back(word);
+  }
+  return text == "all" ? std::vector<std::string>{} : targets;
+}
+
+void require_rule(const Options& all, const Query& query) {
+  const std::string engine(query.engine->name);
+  const EngineSettings& settings = query.settings;
+  if (engine == "llama.cpp") {
+    const bool placed = settings.gpu_layers || settings.cpu_moe_layers > 0 ||
+                        all.engine.auto_placement || settings.n_gpus > 1;
+    if (placed) {
+      throw Unsupported("--lora",
+                        "no rule for adapters of layers on several devices",
+                        "one GPU with every layer, or none");
+    }
+  } else if (engine == "vllm") {
+    if (settings.pipeline_parallel > 1 || settings.expert_parallel > 1) {
+      throw Unsupported("--lora",
+                        "no rule for adapters under pipeline or expert parallelism",
+                        "use --tensor-parallel alone");
+    }
+  } else if (engine != "ideal") {
+    throw Unsupported(
+        "--lora", engine + ": no rule for adapters", "use --engine llama.cpp, vllm or ideal");
+  }
+}
+
+/// LoRAConfig.max_lora_rank of vLLM 0.11 (vllm/config/lora.py) takes these and no other.
+void require_vllm_rank(const AdapterQuery& adapters) {
+  constexpr std::array<std::int64_t, 9> kRanks{1, 8, 16, 32, 64, 128, 256, 320, 512};
+  if (adapters.file) {
+    throw Unsupported(
+        "--lora", "vllm allocates slots by rank, not by a file's tensors", "give --lora-rank");
+  }
+  if (!std::ranges::binary_search(kRanks, adapters.shape.rank)) {
+    throw InputError("--lora-rank",
+                     std::to_string(adapters.shape.rank),
+                     "1, 8, 16, 32, 64, 128, 256, 320 or 512 with vllm");
+  }
+}
+
+/// What llama.cpp's graph adds for an adapter (llama-graph.cpp, build_lora_mm): the product with A,
+/// the product with B and its scaled copy, in f32 for a micro-batch. The peak of the compute buffer
+/// may be elsewhere: nothing up to this much more.
+std::int64_t most_graph_bytes(const ModelSpec& model, const Query& query) {
+  constexpr std::int64_t kUbatchTokens = 512;
+  std::int64_t widest = 0;
+  for (const Tensor& t : tensor_inventory(model)) {
+    widest = std::max(widest, t.name.starts_with("blk.") ? t.shape[1] : 0);
+  }
+  constexpr std::int64_t kProducts = 3;
+  return kProducts * widest * kFloatBytes * query.settings.ubatch_tokens.value_or(kUbatchTokens);
+}
+
+LedgerLine llama_cpp_line(const Query& query) {
+  const AdapterQuery& adapters = *query.adapters;
+  const Device device{query.settings.n_gpus > 0 ? 0 : Device::kHost};
+  const std::int64_t graph_bytes = most_graph_bytes(query.model.spec, query);
+  LedgerLine line{device, LedgerKind::lora, 0, Provenance::modelled, 0, graph_bytes};
+  if (adapters.file) {
+    line.bytes = adapters.file_bytes;
+    line.low_bytes = adapters.file_bytes;
+    line.high_bytes += adapters.file_bytes;
+    return line;
+  }
+  // convert_lora_to_gguf writes f32 unless told otherwise
+  const std::int64_t values = adapters.slots * lora_parameters(query.model.spec, adapters.shape);
+  line.bytes = values * kHalfBytes;
+  line.low_bytes = values * kHalfBytes;
+  line.high_bytes += values * kFloatBytes;
+  return line;
+}
+
+/// vLLM allocates `max_loras` slots of the full rank for every matrix that it can adapt, whatever
+/// the adapters' targets (vllm/lora/layers/base_linear.py, column_parallel_linear.py of 0.11).
+/// High: the embedding and the output head have slots too; low: the named targets, and no experts.
+std::vector<LedgerLine> vllm_lines(const Query& query) {
+  const AdapterQuery& adapters = *query.adapters;
+  const ModelSpec& model = query.model.spec;
+  LoraShape shape = adapters.shape;
+  shape.tensor_parallel = query.settings.tensor_parallel;
+  LoraShape least = shape;
+  least.experts = false;
+  shape.targets.clear();
+  const std::int64_t slot_bytes = adapters.slots * kHalfBytes;
+  LedgerLine line{{0}, LedgerKind::lora, 0, Provenance::modelled, 0, 0};
+  line.bytes = slot_bytes * lora_parameters(model, shape);
+  line.low_bytes = slot_bytes * lora_parameters(model, least);
+  line.high_bytes =
+      line.bytes + slot_bytes * 2 * shape.rank * (model.vocab_size + model.hidden_size);
+  const std::int64_t ranks = query.settings.tensor_parallel * query.settings.data_parallel;
+  std::vector<LedgerLine> lines;
+  for (std::int64_t rank = 0; rank < ranks; ++rank) {
+    line.device.index = static_cast<int>(rank);
+    lines.push_back(line);
+  }
+  return lines;
+}
+
+std::string llama_cpp_options(const AdapterQuery& adapters) {
+  if (adapters.file) {
+    return " --lora " + shell_word(*adapters.file);
+  }
+  std::string text;
+  for (std::int64_t i = 1; i <= adapters.slots; ++i) {  // files that somebody would have to make
+    text += " --lora adapter-" + std::to_string(i) + ".gguf";
+  }
+  return text;
+}
+
+}  // namespace
+
+std::optional<AdapterQuery> read_adapters(const Options& all, const Query& query) {
+  const AdapterOptions& options = all.adapters;
+  if (!options.file && !options.rank) {
+    if (options.targets || options.slots) {
+      throw InputError("--lora-rank", "missing beside its options", "give --lora-rank R");
+    }
+    return std::nullopt;
+  }
+  if (options.file && (options.rank || options.targets || options.slots)) {
+    throw InputError("--lora", "given together with a rank", "give --lora or --lora-rank");
+  }
+  require_rule(all, query);
+  AdapterQuery adapters;
+  if (options.file) {
+    const AdapterFile file = read_adapter_file(*options.file);
+    if (!file.gguf && query.engine->name == "llama.cpp") {
+      throw InputError(
+          "--lora", "llama.cpp loads no safetensors", "a GGUF: convert_lora_to_gguf.py makes one");
+    }
+    adapters.file = options.file;
+    adapters.file_bytes = file.bytes;
+  } else {
+    adapters.shape.rank = parse_count("--lora-rank", *options.rank, 1, 65'536);
+    adapters.shape.targets = read_targets(options.targets.value_or("all"));
+    adapters.slots = options.slots ? parse_count("--max-loras", *options.slots, 1, 1'000) : 1;
+    static_cast<void>(lora_parameters(query.model.spec, adapters.shape));
+  }
+  if (query.engine->name == "vllm") {
+    require_vllm_rank(adapters);
+  }
+  return adapters;
+}
+
+Companion adapter_companion(const Query& query, const EngineInfo& engine) {
+  const AdapterQuery& adapters = *query.adapters;
+  Companion companion;
+  companion.kind = LedgerKind::lora;
+  if (engine.name == "llama.cpp") {
+    companion.fixed = {llama_cpp_line(query)};
+    companion.options = llama_cpp_options(adapters);
+  } else if (engine.name == "vllm") {
+    companion.fixed = vllm_lines(query);
+    companion.options = " --enable-lora --max-loras " + std::to_string(adapters.slots) +
+                        " --max-lora-rank " + std::to_string(adapters.shape.rank);
+  } else {
+    const Device device{query.settings.n_gpus > 0 ? 0 : Device::kHost};
+    const std::int64_t bytes =
+        adapters.file
+            ? adapters.file_bytes
+            : adapters.slots * kHalfBytes * lora_parameters(query.model.spec, adapters.shape);
+    companion.fixed = {exact_line(device, LedgerKind::lora, bytes)};
+  }
+  return companion;
+}
+
+}  // namespace kvfathom::cli

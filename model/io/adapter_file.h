@@ -1,0 +1,18 @@
+// Files that an engine loads beside a model: adapters, from their headers alone.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace kvfathom {
+
+struct AdapterFile {
+  std::int64_t bytes = 0;  ///< of all tensors' data
+  bool gguf = false;
+};
+
+/// `path`: a GGUF adapter (general.type "adapter", as convert_lora_to_gguf writes it), a PEFT
+/// folder with adapter_model.safetensors, or that file. Anything else is an InputError.
+[[nodiscard]] AdapterFile read_adapter_file(const std::string& path);
+
+}  // namespace kvfathom

@@ -1,0 +1,119 @@
+#include "model/weights/lora.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <variant>
+
+#include "model/architecture/tensor_inventory.h"
+#include "model/error.h"
+
+namespace kvfathom {
+namespace {
+
+struct Target {
+  std::string_view word;
+  std::string_view tensor;    ///< behind "blk.N."
+  bool cut_by_input = false;  ///< row-parallel in the engines that cut matrices
+};
+constexpr std::array<Target, 7> kTargets{Target{"q", "attn_q"},
+                                         Target{"k", "attn_k"},
+                                         Target{"v", "attn_v"},
+                                         Target{"o", "attn_output", true},
+                                         Target{"gate", "ffn_gate"},
+                                         Target{"up", "ffn_up"},
+                                         Target{"down", "ffn_down", true}};
+
+/// "ffn_up" of "blk.3.ffn_up_exps.weight", and whether the matrix is one of routed experts.
+struct Matrix {
+  std::string_view name;
+  bool experts = false;
+};
+
+Matrix matrix_of(std::string_view tensor) {
+  if (!tensor.starts_with("blk.") || !tensor.ends_with(".weight")) {
+    return {};
+  }
+  tensor.remove_prefix(tensor.find('.', 4) + 1);
+  tensor.remove_suffix(std::string_view(".weight").size());
+  const bool experts = tensor.ends_with("_exps");
+  for (const std::string_view suffix : {"_exps", "_shexp"}) {
+    if (tensor.ends_with(suffix)) {
+      tensor.remove_suffix(suffix.size());
+    }
+  }
+  return {tensor, experts};
+}
+
+bool is_fused(const ModelSpec& model, const std::vector<Tensor>& tensors) {
+  const auto holds = [&](std::string_view name) {
+    return std::ranges::any_of(tensors,
+                               [&](const Tensor& t) { return matrix_of(t.name).name == name; });
+  };
+  const bool gated = std::ranges::any_of(model.layers, [](const LayerSpec& layer) {
+    const auto* const dense = std::get_if<DenseFeedForward>(&layer.feed_forward);
+    return dense != nullptr && dense->gated;
+  });
+  return holds("attn_qkv") || holds("ffn_gate_up") || (gated && !holds("ffn_gate"));
+}
+
+void require_plain(const ModelSpec& model, const std::vector<Tensor>& tensors, std::int64_t ranks) {
+  for (const LayerSpec& layer : model.layers) {
+    const auto* const attention = std::get_if<Attention>(&layer.mixer);
+    if (attention == nullptr) {
+      throw Unsupported(model.name,
+                        "no rule for adapters of a mixer that is not plain attention",
+                        "leave out --lora-rank");
+    }
+    if (attention->n_kv_heads % ranks != 0) {
+      throw Unsupported(model.name,
+                        std::to_string(attention->n_kv_heads) + " KV heads over " +
+                            std::to_string(ranks) + " ranks: no rule for their adapters",
+                        "leave out --lora-rank");
+    }
+  }
+  if (is_fused(model, tensors)) {
+    throw Unsupported(
+        model.name, "no rule for adapters of fused matrices", "leave out --lora-rank");
+  }
+}
+
+}  // namespace
+
+std::int64_t lora_parameters(const ModelSpec& model, const LoraShape& shape) {
+  const std::vector<Tensor> tensors = tensor_inventory(model);
+  require_plain(model, tensors, shape.tensor_parallel);
+  for (const std::string& word : shape.targets) {
+    if (std::ranges::find(kTargets, word, &Target::word) == kTargets.end()) {
+      throw InputError("--lora-targets", "'" + word + "'", "q, k, v, o, gate, up, down or all");
+    }
+  }
+  std::int64_t parameters = 0;
+  for (const Target& target : kTargets) {
+    const bool named =
+        std::ranges::find(shape.targets, std::string(target.word)) != shape.targets.end();
+    if (!named && !shape.targets.empty()) {
+      continue;
+    }
+    bool found = false;
+    for (const Tensor& t : tensors) {
+      const Matrix matrix = matrix_of(t.name);
+      if (matrix.name != target.tensor) {
+        continue;
+      }
+      found = true;
+      const std::int64_t n_in = t.shape[0] / (target.cut_by_input ? shape.tensor_parallel : 1);
+      const std::int64_t n_out = t.shape[1] / (target.cut_by_input ? 1 : shape.tensor_parallel);
+      const bool counts = shape.experts || !matrix.experts;
+      parameters += counts ? shape.rank * (n_in + n_out) * t.shape[2] : 0;
+    }
+    if (named && !found) {
+      throw InputError("--lora-targets",
+                       "'" + std::string(target.word) + "': " + model.name + " has no such matrix",
+                       "a target that it has");
+    }
+  }
+  return parameters;
+}
+
+}  // namespace kvfathom

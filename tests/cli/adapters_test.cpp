@@ -1,0 +1,104 @@
+// Adapters beside a model, against parameter counts that others printed.
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <utility>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/run_cli.h"
+#include "tests/model/io/gguf_writer.h"
+
+namespace kvfathom::testing {
+namespace {
+
+using Json = nlohmann::json;
+
+Json lora_line(const std::string& words, const std::string& device = "gpu0") {
+  const Ran ran = run_cli("memory " + words + " --context 4096 --json");
+  EXPECT_EQ(ran.status, 0) << words << "\n" << ran.err;
+  const Json document = Json::parse(ran.out);
+  for (const Json& line : document.at("ledger")) {
+    if (line.at("device") == device && line.at("line") == "lora") {
+      return line;
+    }
+  }
+  ADD_FAILURE() << "no line";
+  return {};
+}
+
+std::pair<int, std::string> refusal(const std::string& words) {
+  const Ran ran = run_cli("memory " + words + " --context 4096");
+  return {ran.status, ran.err};
+}
+
+TEST(Adapters, ParametersAreThoseThatPeftPrints) {
+  // "trainable params: 41,943,040": Llama-3.1-8B, rank 16, all seven projections (Unsloth, PEFT)
+  EXPECT_EQ(lora_line("llama-3.1-8b --engine ideal --lora-rank 16").at("bytes"), 41'943'040 * 2);
+  EXPECT_EQ(lora_line("llama-3.1-8b --engine ideal --lora-rank 16 --lora-targets all --max-loras 4")
+                .at("bytes"),
+            41'943'040 * 2 * 4);
+  // "trainable params: 4,194,304": Llama-2-7B, rank 8, q_proj and v_proj (PEFT)
+  EXPECT_EQ(lora_line("llama-2-7b-hf --engine ideal --lora-rank 8 --lora-targets q,v").at("bytes"),
+            4'194'304 * 2);
+}
+
+TEST(Adapters, LlamaCppMayKeepThemInSinglePrecision) {
+  const Json line =
+      lora_line("llama-3.1-8b --engine llama.cpp --weights q4_k_m --gpus 1 --lora-rank 16");
+  EXPECT_EQ(line.at("bytes"), 41'943'040 * 2);
+  EXPECT_GE(line.at("high_bytes").get<std::int64_t>(), 41'943'040 * 4);
+}
+
+TEST(Adapters, VllmCutsOneHalfOfEachPair) {
+  // By hand, Llama-3.1-8B over two ranks, R (n_in + n_out/2) or R (n_in/2 + n_out) a matrix:
+  // q 4096+2048, k and v 4096+512, o 2048+4096, gate and up 4096+7168, down 7168+4096
+  const std::int64_t values = 16 * 32 * (6144 + 2 * 4608 + 6144 + 2 * 11264 + 11264);
+  const std::string words = "llama-3.1-8b --engine vllm --tensor-parallel 2 --gpu h100-sxm ";
+  for (const std::string device : {"gpu0", "gpu1"}) {
+    const Json line = lora_line(words + "--lora-rank 16 --max-loras 3", device);
+    EXPECT_EQ(line.at("bytes"), values * 2 * 3);
+    EXPECT_EQ(line.at("high_bytes"), (values + 16 * 2 * (128256 + 4096)) * 2 * 3);
+  }
+  // slots are for every matrix, whatever the targets
+  EXPECT_EQ(lora_line(words + "--lora-rank 16 --lora-targets q").at("bytes"), values * 2);
+}
+
+TEST(Adapters, AFileCountsItsOwnTensors) {
+  const auto path = std::filesystem::temp_directory_path() / "kvfathom_adapters_test.gguf";
+  const auto write = [&](const std::string& type) {
+    GgufWriter writer;
+    writer.text("general.architecture", "llama").text("general.type", type);
+    writer.tensor("blk.0.attn_q.weight.lora_a", {4096, 8}, DType::f16);
+    writer.tensor("blk.0.attn_q.weight.lora_b", {8, 4096});
+    std::ofstream(path, std::ios::binary) << writer.file();
+  };
+  write("adapter");
+  const std::string words = "llama-3.1-8b --gpus 1 --lora " + path.string() + " --engine ";
+  const std::int64_t bytes = 4096 * 8 * 2 + 8 * 4096 * 4;
+  EXPECT_EQ(lora_line(words + "ideal").at("bytes"), bytes);
+  EXPECT_EQ(lora_line(words + "llama.cpp --weights q8_0").at("bytes"), bytes);
+  EXPECT_EQ(refusal(words + "vllm").first, 3);  // slots, not files
+  write("model");
+  EXPECT_EQ(refusal(words + "ideal").first, 2);
+  std::filesystem::remove(path);
+}
+
+TEST(Adapters, WhatHasNoRuleIsRefusedByName) {
+  const std::string llama = "llama-3.1-8b --engine ideal ";
+  EXPECT_EQ(refusal(llama + "--lora-targets q").first, 2);
+  EXPECT_EQ(refusal(llama + "--lora-rank 8 --lora-targets w").first, 2);
+  EXPECT_EQ(refusal(llama + "--lora-rank 8 --lora x.gguf").first, 2);
+  EXPECT_EQ(refusal(llama + "--lora missing.gguf").first, 2);
+  EXPECT_EQ(refusal("llama-3.1-8b --engine vllm --gpu h100-sxm --lora-rank 12").first, 2);
+  EXPECT_EQ(refusal("llama-3.1-8b --engine sglang --gpu h100-sxm --lora-rank 16").first, 3);
+  EXPECT_EQ(refusal("llama-3.1-8b --engine llama.cpp --weights q8_0 --gpus 2 --lora-rank 8").first,
+            3);
+  const auto [latent, why] = refusal("deepseek-v3 --engine ideal --lora-rank 8");
+  EXPECT_EQ(latent, 3);
+  EXPECT_NE(why.find("not plain attention"), std::string::npos) << why;
+}
+
+}  // namespace
+}  // namespace kvfathom::testing
