@@ -31,7 +31,7 @@ FittedClass fit_class(const PlannedClass& planned,
                       const ClassPoints& points,
                       const Ceilings& ceilings) {
   constexpr double kCeilingError = 1.1;  // what a ceiling itself may be off on a shared machine
-  FitSettings settings{.terms = planned.terms, .p = planned.p};
+  FitSettings settings{.terms = planned.terms, .p = planned.p, .keep_needed = true};
   if (ceilings.read && ceilings.copy) {
     settings.max_bandwidth = kCeilingError * std::max(*ceilings.read, *ceilings.copy);
   }

@@ -21,8 +21,9 @@ constexpr const char* kHelp =
     "Measures the kernels on this machine and fits what predictions for it use. Run again, it\n"
     "takes up a run that was interrupted.\n\n"
     "  --device D      cpu (default) or cuda\n"
-    "  --quick         a minute: few points of each class (default)\n"
+    "  --quick         two minutes: few points of each class (default)\n"
     "  --full          ten minutes: all points, each until its time is sure\n"
+    "  --only CLASS    classes whose name begins so: gemm, decode_attention/bf16\n"
     "  --threads N     of the CPU (default: all)\n"
     "  --seed N        of the order of points (default 1)\n"
     "  --anyway        although the machine is busy: the file is marked\n"
@@ -58,11 +59,13 @@ bench::Place place_named(const std::string& text) {
 
 void set_value(Options& options, const std::string& name, const std::string& value) {
   if (name == "--device") {
-    options.session.place = place_named(value);
+    options.session.plan.place = place_named(value);
   } else if (name == "--threads") {
-    options.session.n_threads = static_cast<int>(whole_number(name, value));
+    options.session.plan.n_threads = static_cast<int>(whole_number(name, value));
   } else if (name == "--seed") {
-    options.session.seed = static_cast<std::uint64_t>(whole_number(name, value));
+    options.session.plan.seed = static_cast<std::uint64_t>(whole_number(name, value));
+  } else if (name == "--only") {
+    options.session.plan.only = value;
   } else if (name == "--out") {
     options.session.out = value;
   } else if (name == "--compare") {
@@ -79,7 +82,7 @@ Options parse(const std::vector<std::string>& arguments) {
     if (argument == "--help" || argument == "-h") {
       options.help = true;
     } else if (argument == "--quick" || argument == "--full") {
-      options.session.full = argument == "--full";
+      options.session.plan.full = argument == "--full";
     } else if (argument == "--anyway") {
       options.session.anyway = true;
     } else if (const std::size_t at = argument.find('='); at != std::string::npos) {
@@ -104,12 +107,12 @@ int run(const std::vector<std::string>& arguments) {
   if (options.compare) {
     before = read_calibration(*options.compare);
   }
-  if (options.session.place == bench::Place::cuda) {
+  if (options.session.plan.place == bench::Place::cuda) {
     if (const std::string missing = kernels::device_missing(); !missing.empty()) {
       throw MachineError("--device cuda", missing, "use --device cpu");
     }
   }
-  const auto path = output_path(options.session, device_name(options.session.place));
+  const auto path = output_path(options.session, device_name(options.session.plan.place));
   const Calibration now = run_session(options.session, path);
   print_calibration(std::cout, now);
   if (before) {

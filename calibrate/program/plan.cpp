@@ -26,44 +26,50 @@ const KernelBench* kernel_named(const std::string& name) {
 
 class Planner {
  public:
-  Planner(bench::Place place, int n_threads, bool full)
-      : place_(place), n_threads_(n_threads), full_(full) {}
+  explicit Planner(PlanSettings settings) : settings_(std::move(settings)) {}
 
   void open(KernelClass id, FitTerms terms, double p = 1.0) {
-    plan_.classes.push_back({std::move(id), terms, p});
+    wanted_ = text_of(id).starts_with(settings_.only);
+    if (wanted_) {
+      plan_.classes.push_back({std::move(id), terms, p});
+    }
   }
 
   /// Points of the class opened last; `few` of them where the plan is not full.
   void add(const char* kernel, const char* format, std::size_t few, const std::vector<Dims>& all) {
     const KernelBench* const found = kernel_named(kernel);
-    if (found == nullptr ||
-        std::find(found->places.begin(), found->places.end(), place_) == found->places.end()) {
+    if (!wanted_ || found == nullptr ||
+        std::find(found->places.begin(), found->places.end(), settings_.place) ==
+            found->places.end()) {
       return;
     }
-    const std::size_t n = full_ ? all.size() : std::min(few, all.size());
+    const std::size_t n = settings_.full ? all.size() : std::min(few, all.size());
     for (std::size_t i = 0; i < n; ++i) {
       Shape shape = found->shapes.front();
       for (const auto& [dim, value] : all[i * all.size() / n]) {
         shape.set(dim, value);
       }
-      constexpr std::size_t kHeldOut = 6;  // one in so many
       plan_.points.push_back({.kernel = found,
-                              .request = {place_, format, shape, n_threads_},
+                              .request = {settings_.place, format, shape, settings_.n_threads},
                               .class_index = plan_.classes.size() - 1,
-                              .held_out = i % kHeldOut == kHeldOut / 2});
+                              .held_out = false});
     }
   }
 
-  [[nodiscard]] Plan shuffled(std::uint64_t seed) {
-    std::mt19937_64 generator(seed);
+  [[nodiscard]] Plan shuffled() {
+    std::mt19937_64 generator(settings_.seed);
     std::shuffle(plan_.points.begin(), plan_.points.end(), generator);
+    constexpr std::size_t kHeldOut = 6;  // one in so many, of every class
+    std::vector<std::size_t> seen(plan_.classes.size());
+    for (PlannedPoint& point : plan_.points) {
+      point.held_out = ++seen[point.class_index] % kHeldOut == 0;
+    }
     return std::move(plan_);
   }
 
  private:
-  bench::Place place_;
-  int n_threads_;
-  bool full_;
+  PlanSettings settings_;
+  bool wanted_ = true;  ///< the class opened last
   Plan plan_;
 };
 
@@ -80,9 +86,9 @@ void plan_products(Planner& planner) {
   }
   std::vector<Dims> experts;
   for (const int tokens : {1, 2, 4, 16, 64, 256}) {
-    for (const auto& [n, chosen] : {std::pair{8, 2}, {32, 4}, {32, 8}}) {
+    for (const auto& [n, chosen] : {std::pair{8, 2}, {16, 4}, {16, 8}}) {
       experts.push_back({{"tokens", tokens},
-                         {"hidden_size", 1024},
+                         {"hidden_size", 768},
                          {"intermediate_size", 512},
                          {"n_experts", n},
                          {"n_chosen", chosen}});
@@ -182,21 +188,21 @@ void plan_between(Planner& planner) {
 
 void plan_schemes(Planner& planner) {
   planner.open({.op = "index_scores", .format = "fp8", .head_dim = 128}, kMemory);
-  planner.add("index_scores", "fp8_e4m3", 6, ladder("tokens", 256, 8, {{"sequences", 1}}));
+  planner.add("index_scores", "fp8_e4m3", 6, ladder("tokens", 32, 9, {{"sequences", 1}}));
   planner.open({.op = "residual_recompute", .format = "bf16", .head_dim = 128}, kArithmetic);
   planner.add("residual_recompute",
               "bf16",
               12,
-              ladder("tokens", 1, 12, {{"hidden_size", 2048}, {"n_kv_heads", 8}}));
+              ladder("tokens", 1, 12, {{"hidden_size", 1024}, {"n_kv_heads", 4}}));
   planner.open({.op = "value_reconstruction", .format = "bf16", .head_dim = 128}, kArithmetic);
   planner.add("value_decode",
               "bf16",
               12,
               ladder("tokens", 16, 12, {{"n_heads", 8}, {"n_kv_heads", 8}, {"head_dim", 128}}));
   planner.open({.op = "head_reconstruction", .format = "bf16", .head_dim = 128}, kArithmetic);
-  planner.add("head_decode", "bf16", 12, ladder("tokens", 64, 12, {}));
+  planner.add("head_decode", "bf16", 12, ladder("tokens", 16, 12, {}));
   planner.open({.op = "eviction_scores", .format = "bf16", .head_dim = 128}, kArithmetic);
-  planner.add("eviction_snapkv", "bf16", 12, ladder("tokens", 64, 12, {}));
+  planner.add("eviction_snapkv", "bf16", 12, ladder("tokens", 16, 12, {}));
 }
 
 }  // namespace
@@ -205,14 +211,14 @@ std::string PlannedPoint::name() const {
   return kernel->name + "/" + request.format + "/" + request.shape.text();
 }
 
-Plan make_plan(bench::Place place, int n_threads, bool full, std::uint64_t seed) {
-  Planner planner(place, n_threads, full);
+Plan make_plan(const PlanSettings& settings) {
+  Planner planner(settings);
   plan_products(planner);
   plan_decode(planner);
   plan_prompts(planner);
   plan_between(planner);
   plan_schemes(planner);
-  return planner.shuffled(seed);
+  return planner.shuffled();
 }
 
 }  // namespace kvfathom::calibrate

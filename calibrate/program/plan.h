@@ -1,6 +1,7 @@
 // What a calibration measures: for each class of kernels, points that tell its law's terms apart.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -31,7 +32,14 @@ struct Plan {
   std::vector<PlannedPoint> points;  ///< shuffled, so that drift does not correlate with size
 };
 
-/// `full`: all points of a class; else as few as its terms need.
-[[nodiscard]] Plan make_plan(bench::Place place, int n_threads, bool full, std::uint64_t seed);
+struct PlanSettings {
+  bench::Place place = bench::Place::cpu;
+  int n_threads = 0;
+  bool full = false;  ///< all points of a class; else as few as its terms need
+  std::uint64_t seed = 1;
+  std::string only = {};  ///< classes whose name begins so; empty: all
+};
+
+[[nodiscard]] Plan make_plan(const PlanSettings& settings);
 
 }  // namespace kvfathom::calibrate

@@ -86,7 +86,7 @@ std::optional<double> measure_points(const Plan& plan,
     }
     progress.show(i, n_measured, point.name());
     if (!middle && i >= plan.points.size() / 2) {
-      middle = read_bandwidth(settings.place, settings.n_threads, options);
+      middle = read_bandwidth(settings.plan.place, settings.plan.n_threads, options);
     }
     journal.add(point.name(), measure(*point.kernel, point.request, options));
     ++n_measured;
@@ -113,25 +113,26 @@ std::string heading_of(const Calibration& calibration, const SessionSettings& se
   const Session& session = *calibration.session;
   return "kvfathom.journal/1 " + calibration.device_name + "; " + session.os_kernel + "; " +
          session.compiler + "; " + session.build + "; threads " +
-         std::to_string(session.n_threads) + (settings.full ? "; full" : "; quick") + "; seed " +
-         std::to_string(session.seed);
+         std::to_string(session.n_threads) + (settings.plan.full ? "; full" : "; quick") +
+         "; seed " + std::to_string(session.seed) + "; only " + settings.plan.only;
 }
 
 Calibration described(const SessionSettings& settings) {
   Calibration calibration;
-  calibration.device_name = device_name(settings.place);
+  calibration.device_name = device_name(settings.plan.place);
   calibration.engine = "reference";
   calibration.engine_version = KVFATHOM_VERSION;
-  calibration.source = std::string("kvfathom calibrate ") + (settings.full ? "--full" : "--quick");
-  if (settings.place == bench::Place::cuda) {
+  calibration.source =
+      std::string("kvfathom calibrate ") + (settings.plan.full ? "--full" : "--quick");
+  if (settings.plan.place == bench::Place::cuda) {
     calibration.n_compute_units = kernels::device().n_multiprocessors;
   }
   calibration.session = Session{.utc = utc_now("%Y-%m-%dT%H:%M:%SZ"),
                                 .os_kernel = os_kernel(),
                                 .compiler = compiler(),
                                 .build = KVFATHOM_COMMIT,
-                                .n_threads = kernels::n_threads_or_all(settings.n_threads),
-                                .seed = static_cast<std::int64_t>(settings.seed)};
+                                .n_threads = kernels::n_threads_or_all(settings.plan.n_threads),
+                                .seed = static_cast<std::int64_t>(settings.plan.seed)};
   return calibration;
 }
 
@@ -180,7 +181,7 @@ Calibration run_session(const SessionSettings& settings, const fs::path& path) {
   const Clock::time_point started = Clock::now();
   Calibration calibration = described(settings);
   Session& session = *calibration.session;
-  const std::string reason = busy(settings.n_threads);
+  const std::string reason = busy(settings.plan.n_threads);
   if (!reason.empty()) {
     if (!settings.anyway) {
       throw MachineError("kvfathom calibrate",
@@ -189,17 +190,24 @@ Calibration run_session(const SessionSettings& settings, const fs::path& path) {
     }
     session.flags.push_back("busy: " + reason);
   }
-  const TimerOptions options = timer_options(settings.full);
-  const Plan plan = make_plan(settings.place, settings.n_threads, settings.full, settings.seed);
+  const TimerOptions options = timer_options(settings.plan.full);
+  const Plan plan = make_plan(settings.plan);
   Journal journal(path.string() + ".partial", heading_of(calibration, settings));
+  if (const std::size_t n = journal.times_s().size(); n > 0) {
+    std::cerr << n << " points are taken up from an interrupted run\n";
+  }
+  if (plan.points.empty()) {
+    throw InputError("--only", "\"" + settings.plan.only + "\" begins no class", "as in gemm/bf16");
+  }
   std::cerr << "ceilings ..." << std::flush;
-  calibration.ceilings = measure_ceilings(settings.place, settings.n_threads, options);
+  calibration.ceilings = measure_ceilings(settings.plan.place, settings.plan.n_threads, options);
   session.read_bytes_per_s.push_back(calibration.ceilings.read->value());
   if (const auto middle = measure_points(plan, settings, options, journal)) {
     session.read_bytes_per_s.push_back(*middle);
   }
-  session.read_bytes_per_s.push_back(read_bandwidth(settings.place, settings.n_threads, options));
-  flag_drift(session, settings.place);
+  session.read_bytes_per_s.push_back(
+      read_bandwidth(settings.plan.place, settings.plan.n_threads, options));
+  flag_drift(session, settings.plan.place);
   calibration.ceilings.read = BytesPerSecond(
       *std::max_element(session.read_bytes_per_s.begin(), session.read_bytes_per_s.end()));
   calibration.classes = fit_classes(plan, journal.times_s(), calibration.ceilings);

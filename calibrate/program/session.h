@@ -11,11 +11,8 @@
 namespace kvfathom::calibrate {
 
 struct SessionSettings {
-  bench::Place place = bench::Place::cpu;
-  bool full = false;
-  bool anyway = false;  ///< measure although the machine is busy
-  int n_threads = 0;
-  std::uint64_t seed = 1;
+  PlanSettings plan;
+  bool anyway = false;        ///< measure although the machine is busy
   std::filesystem::path out;  ///< of the document; empty: where calibrations are kept
 };
 
