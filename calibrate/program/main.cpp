@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "calibrate/program/check.h"
 #include "calibrate/program/report.h"
 #include "calibrate/program/session.h"
 #include "kernels/common/device.h"
@@ -28,11 +29,15 @@ constexpr const char* kHelp =
     "  --seed N        of the order of points (default 1)\n"
     "  --anyway        although the machine is busy: the file is marked\n"
     "  --out FILE      default: <data home>/kvfathom/calibrations/<device>-<date>.json\n"
-    "  --compare OLD   also show what changed against that file\n";
+    "  --compare OLD   also show what changed against that file\n"
+    "  --check FILE    measure nothing new: what FILE predicts of small models' tokens on the "
+    "CPU,\n"
+    "                  beside what they take\n";
 
 struct Options {
   SessionSettings session;
   std::optional<std::string> compare;
+  std::optional<std::string> check;
   bool help = false;
 };
 
@@ -70,6 +75,8 @@ void set_value(Options& options, const std::string& name, const std::string& val
     options.session.out = value;
   } else if (name == "--compare") {
     options.compare = value;
+  } else if (name == "--check") {
+    options.check = value;
   } else {
     throw InputError("calibrate", "unknown option '" + name + "'", "see kvfathom calibrate --help");
   }
@@ -101,6 +108,10 @@ int run(const std::vector<std::string>& arguments) {
   const Options options = parse(arguments);
   if (options.help) {
     std::cout << kHelp;
+    return 0;
+  }
+  if (options.check) {
+    check_calibration(std::cout, read_calibration(*options.check), options.session.plan.n_threads);
     return 0;
   }
   std::optional<Calibration> before;
