@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <system_error>
 #include <utility>
 
 #include <unistd.h>
 
+#include "calibrate/calibrations_directory.h"
 #include "model/error.h"
 #include "model/io/calibration_json.h"
 
@@ -39,18 +39,6 @@ std::optional<Calibration> chosen(const Options& options, const Query& query) {
 }
 
 }  // namespace
-
-fs::path calibrations_directory() {
-  // getenv is not safe beside setenv; the program never sets a variable.
-  const char* const data = std::getenv("XDG_DATA_HOME");  // NOLINT(concurrency-mt-unsafe)
-  const char* const home = std::getenv("HOME");           // NOLINT(concurrency-mt-unsafe)
-  if (data != nullptr && *data != '\0') {
-    return fs::path(data) / "kvfathom" / "calibrations";
-  }
-  return home != nullptr && *home != '\0'
-             ? fs::path(home) / ".local" / "share" / "kvfathom" / "calibrations"
-             : fs::path();
-}
 
 std::vector<OwnCalibration> calibrations_in(const fs::path& folder) {
   std::vector<OwnCalibration> all;
@@ -104,6 +92,7 @@ int calibrate(const std::vector<std::string>& arguments) {
   std::vector<std::string> words = arguments;
   words.insert(words.begin(), program);
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) {
     argv.push_back(word.data());
   }

@@ -18,9 +18,6 @@ struct OwnCalibration {
   Calibration calibration;
 };
 
-/// $XDG_DATA_HOME/kvfathom/calibrations, ~/.local/share where that is not set; empty: neither.
-[[nodiscard]] std::filesystem::path calibrations_directory();
-
 /// Those of a folder that can be read, the newest first.
 [[nodiscard]] std::vector<OwnCalibration> calibrations_in(const std::filesystem::path& folder);
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include "calibrate/calibrations_directory.h"
 #include "cli/calibrations.h"
 #include "cli/catalog.h"
 #include "cli/commands.h"

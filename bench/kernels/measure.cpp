@@ -57,7 +57,8 @@ std::string verify(const PlannedCase& planned, const Case& c, PreparedRun& prepa
 class CpuYardstick {
  public:
   explicit CpuYardstick(const Options& options)
-      : words_(static_cast<std::size_t>(rotation_bytes(Place::cpu, options.rotation_bytes) / 64) * 16),
+      : words_(static_cast<std::size_t>(rotation_bytes(Place::cpu, options.rotation_bytes) / 64) *
+               16),
         n_threads_(options.n_threads) {
     fill_random(words_, 2);
   }
@@ -170,7 +171,8 @@ void run_case(benchmark::State& state,
 
 double device_read_bandwidth(const Options& options) {
   const kernels::DeviceInfo& device = kernels::device();
-  const double bytes = std::max(rotation_bytes(Place::cuda, options.rotation_bytes), 1024.0 * 1024 * 1024);
+  const double bytes =
+      std::max(rotation_bytes(Place::cuda, options.rotation_bytes), 1024.0 * 1024 * 1024);
   std::vector<std::uint32_t> words(static_cast<std::size_t>(bytes / 16) * 4);
   fill_random(words, 3);
   const kernels::DeviceArray<std::uint32_t> source(words);

@@ -68,6 +68,13 @@ std::vector<KernelBench>& all_kernels() {
   return kernels;
 }
 
+const KernelBench* kernel_named(std::string_view name) {
+  const std::vector<KernelBench>& all = all_kernels();
+  const auto at = std::find_if(
+      all.begin(), all.end(), [&](const KernelBench& kernel) { return kernel.name == name; });
+  return at == all.end() ? nullptr : &*at;
+}
+
 Registration::Registration(KernelBench kernel) {
   std::vector<KernelBench>& kernels = all_kernels();
   const auto at = std::find_if(kernels.begin(), kernels.end(), [&](const KernelBench& other) {

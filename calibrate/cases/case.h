@@ -118,6 +118,9 @@ struct KernelBench {
 /// All kernels, in the order of their names.
 [[nodiscard]] std::vector<KernelBench>& all_kernels();
 
+/// The kernel of this name; null: there is none.
+[[nodiscard]] const KernelBench* kernel_named(std::string_view name);
+
 /// Enters a kernel; a constant of its file.
 struct Registration {
   explicit Registration(KernelBench kernel);

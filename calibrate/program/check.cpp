@@ -5,12 +5,14 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
+#include <numeric>
 #include <ostream>
 #include <string>
 #include <vector>
 
 #include "calibrate/program/decode_loop.h"
 #include "calibrate/timing/host_timer.h"
+#include "kernels/bandwidth/bandwidth.h"
 #include "model/latency/calibrated_laws.h"
 #include "model/latency/datasheet_laws.h"
 #include "model/latency/step_ops.h"
@@ -30,10 +32,15 @@ struct LoopCache {
   DType dtype;
 };
 
-/// Weights of 140 to 200 MB, of which a step reads more than last caches hold.
+/// A step reads 60 to 270 MB of weights, more than last caches hold.
 const std::array<LoopModel, 3> kModels{
-    {{"dense, 4 heads a KV head", {}},
-     {"dense, 1 head a KV head", {.n_kv_heads = 8}},
+    {{"dense 1024, 4 heads a KV head", {}},
+     {"dense 2048, 1 head a KV head",
+      {.hidden_size = 2048,
+       .n_layers = 3,
+       .n_heads = 16,
+       .n_kv_heads = 16,
+       .intermediate_size = 5632}},
      {"16 experts, 4 a token",
       {.n_layers = 4, .intermediate_size = 512, .n_experts = 16, .n_chosen = 4}}}};
 constexpr std::array<LoopCache, 3> kCaches{{{"bf16", KvFormat::bf16, DType::bf16},
@@ -62,52 +69,92 @@ Estimate predicted(const LoopModel& model,
   return StepPricer(laws).price(ops, n_layers(spec), false).time_s;
 }
 
-Timing measured(const LoopModel& model, const LoopCache& cache, int n_cached, int n_threads) {
+/// What is read beside each step: how fast the machine's memory is at that moment.
+class Yardstick {
+ public:
+  explicit Yardstick(int n_threads) : words_(kWords), n_threads_(n_threads) {
+    bench::fill_random(words_, 1);
+  }
+  void run() {
+    sum_ = sum_ + kernels::bandwidth_cpu({.op = kernels::BandwidthOp::read,
+                                          .n_words = static_cast<std::int64_t>(words_.size()),
+                                          .source = words_.data()},
+                                         n_threads_);
+  }
+  [[nodiscard]] static double bytes() { return 4.0 * kWords; }
+
+ private:
+  static constexpr std::size_t kWords = std::size_t{1} << 26;
+  std::vector<std::uint32_t> words_;
+  int n_threads_;
+  std::uint32_t sum_ = 0;
+};
+
+PairedTiming measured(const LoopModel& model,
+                      const LoopCache& cache,
+                      int n_cached,
+                      int n_threads,
+                      Yardstick& beside) {
   DecodeLoop loop(model.shape, cache.format, n_cached + 1, n_threads);
   std::int32_t token = 1;
   TimerOptions options;
   options.max_interval = 0.02;
-  return time_on_host([&](int) { token = loop.step(token, n_cached); }, 1, options);
+  options.max_total_s = 4.0;
+  return time_beside(
+      [&](int) { token = loop.step(token, n_cached); }, 1, [&](int) { beside.run(); }, 1, options);
 }
 
-void row(std::ostream& out, const std::string& text, double predicted_s, const Timing& timing) {
-  std::array<char, 128> line{};
-  std::snprintf(line.data(),
-                line.size(),
-                "%-42s %9.3f %9.3f %8.1f %9.1f\n",
-                text.c_str(),
-                1e3 * predicted_s,
-                1e3 * timing.median_s,
-                100.0 * (predicted_s / timing.median_s - 1.0),
-                100.0 * timing.interval);
-  out << line.data() << std::flush;
+double mean(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+std::string summary(std::vector<double> errors, const char* what) {
+  std::sort(errors.begin(), errors.end());
+  return std::string(what) + ": median error " +
+         std::to_string(std::lround(100.0 * errors[errors.size() / 2])) + " %, largest " +
+         std::to_string(std::lround(100.0 * errors.back())) + " %\n";
 }
 
 }  // namespace
 
 void check_calibration(std::ostream& out, const Calibration& calibration, int n_threads) {
   const std::unique_ptr<LawSource> laws = laws_of(calibration);
-  out << "model, cache, context                      predicted  measured  error %   spread %\n";
+  const double calibrated_read = calibration.session
+                                     ? mean(calibration.session->read_bytes_per_s)
+                                     : calibration.ceilings.read.value_or(BytesPerSecond()).value();
+  Yardstick yardstick(n_threads);
   std::vector<double> errors;
-  int n_covered = 0;
+  std::vector<double> equal_errors;
+  out << "ms a token; error as measured, and had memory been as fast as when calibrated\n"
+         "model, cache, context                        predicted measured  read GB/s  error %  "
+         "equal %\n";
   for (const LoopModel& model : kModels) {
     for (const LoopCache& cache : kCaches) {
       for (const int n_cached : kContexts) {
         const Estimate estimate = predicted(model, cache, n_cached, *laws);
-        const Timing timing = measured(model, cache, n_cached, n_threads);
-        row(out,
-            std::string(model.name) + ", " + cache.name + ", " + std::to_string(n_cached),
-            estimate.value,
-            timing);
-        errors.push_back(std::abs(estimate.value / timing.median_s - 1.0));
-        n_covered += estimate.low <= timing.median_s && timing.median_s <= estimate.high ? 1 : 0;
+        const PairedTiming timing = measured(model, cache, n_cached, n_threads, yardstick);
+        const double read = Yardstick::bytes() / timing.yardstick.median_s;
+        const double error = estimate.value / timing.run.median_s - 1.0;
+        const double equal = (1.0 + error) * calibrated_read / read - 1.0;
+        const std::string name =
+            std::string(model.name) + ", " + cache.name + ", " + std::to_string(n_cached);
+        std::array<char, 128> line{};
+        std::snprintf(line.data(),
+                      line.size(),
+                      "%-44s %9.2f %8.2f %10.1f %8.1f %8.1f\n",
+                      name.c_str(),
+                      1e3 * estimate.value,
+                      1e3 * timing.run.median_s,
+                      1e-9 * read,
+                      100.0 * error,
+                      100.0 * equal);
+        out << line.data() << std::flush;
+        errors.push_back(std::abs(error));
+        equal_errors.push_back(std::abs(equal));
       }
     }
   }
-  std::sort(errors.begin(), errors.end());
-  out << "milliseconds a token; median error " << std::lround(100.0 * errors[errors.size() / 2])
-      << " %, largest " << std::lround(100.0 * errors.back()) << " %, " << n_covered << " of "
-      << errors.size() << " within the predicted interval\n";
+  out << summary(errors, "as measured") << summary(equal_errors, "at equal memory");
 }
 
 }  // namespace kvfathom::calibrate

@@ -21,12 +21,6 @@ using bench::KernelBench;
 using bench::Place;
 using bench::Request;
 
-const KernelBench& kernel_named(const std::string& name) {
-  const auto& all = bench::all_kernels();
-  return *std::find_if(
-      all.begin(), all.end(), [&](const KernelBench& k) { return k.name == name; });
-}
-
 /// Once for each kernel, format and place, at the size that a reference can do.
 void require_right(const KernelBench& kernel, const Request& request) {
   static std::set<std::string> right;
@@ -64,7 +58,7 @@ Request request_of(const KernelBench& kernel,
 
 double bandwidth(Place place, int n_threads, const char* format, const TimerOptions& options) {
   constexpr std::int64_t kSize = std::int64_t{256} << 20;
-  const KernelBench& kernel = kernel_named("bandwidth");
+  const KernelBench& kernel = *bench::kernel_named("bandwidth");
   const Request request = request_of(kernel, place, n_threads, format, {{"bytes", kSize}});
   const OpCost cost = kernel.make_case(request).cost;
   return (cost.read + cost.written).value() / measure(kernel, request, options);
@@ -72,7 +66,7 @@ double bandwidth(Place place, int n_threads, const char* format, const TimerOpti
 
 FlopsPerSecond product_rate(
     const char* name, Place place, int n_threads, const char* format, const TimerOptions& options) {
-  const KernelBench& kernel = kernel_named(name);
+  const KernelBench& kernel = *bench::kernel_named(name);
   const Request request =
       request_of(kernel, place, n_threads, format, {{"m", 512}, {"n", 4096}, {"k", 4096}});
   return FlopsPerSecond(kernel.make_case(request).cost.flops.value() /
@@ -119,7 +113,7 @@ Ceilings measure_ceilings(Place place, int n_threads, const TimerOptions& option
   if (on_cpu) {
     ceilings.flops["f32"] = product_rate("sgemm", place, n_threads, "f32", options);
   }
-  const KernelBench& launch = kernel_named(on_cpu ? "parallel_region" : "launch");
+  const KernelBench& launch = *bench::kernel_named(on_cpu ? "parallel_region" : "launch");
   const auto seconds = [&](const char* format) {
     constexpr std::int64_t kLaunches = 100;
     const Request request = request_of(launch, place, n_threads, format, {{"launches", kLaunches}});

@@ -4,13 +4,13 @@
 #include <array>
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <ctime>
 #include <iostream>
 #include <optional>
 
 #include <sys/utsname.h>
 
+#include "calibrate/calibrations_directory.h"
 #include "calibrate/local_device.h"
 #include "calibrate/program/fit_classes.h"
 #include "calibrate/program/journal.h"
@@ -159,16 +159,11 @@ std::string device_name(bench::Place place) {
 fs::path output_path(const SessionSettings& settings, const std::string& device) {
   fs::path path = settings.out;
   if (path.empty()) {
-    // getenv is not safe beside setenv; the program never sets a variable.
-    const char* const data = std::getenv("XDG_DATA_HOME");  // NOLINT(concurrency-mt-unsafe)
-    const char* const home = std::getenv("HOME");           // NOLINT(concurrency-mt-unsafe)
-    if ((data == nullptr || *data == '\0') && (home == nullptr || *home == '\0')) {
+    path = calibrations_directory();
+    if (path.empty()) {
       throw MachineError("HOME", "not set: no folder for calibrations", "give --out FILE");
     }
-    const fs::path base =
-        data != nullptr && *data != '\0' ? fs::path(data) : fs::path(home) / ".local" / "share";
-    path = base / "kvfathom" / "calibrations" /
-           (file_name_of(device) + "-" + utc_now("%Y-%m-%d") + ".json");
+    path /= (file_name_of(device) + "-" + utc_now("%Y-%m-%d") + ".json");
   }
   std::error_code error;
   if (path.has_parent_path() && !fs::create_directories(path.parent_path(), error) && error) {

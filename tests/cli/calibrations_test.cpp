@@ -48,7 +48,7 @@ class Calibrations : public ::testing::Test {
     fs::create_directories(folder_);
   }
   fs::path write(const char* name, const Calibration& calibration) {
-    const fs::path path = folder_ / name;
+    fs::path path = folder_ / name;
     std::ofstream(path) << calibration_document(calibration);
     return path;
   }
