@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/calibrations.h"
 #include "cli/commands.h"
 #include "cli/format.h"
 #include "cli/json_writer.h"
@@ -74,16 +75,22 @@ const Command kCommands[] = {
        add_crossover_options(app, options);
      },
      crossover},
+    {"calibrate",
+     "measure this machine's kernels, for predictions of its speed",
+     "kvfathom calibrate --quick",
+     [](CLI::App&, Options&) {},
+     [](const Options&, Console&) { return calibrate({}); }},
     {"inspect",
      "what a model's file says: layers, cache per token, parameters",
      "kvfathom inspect glm-4.7-flash",
      [](CLI::App& app, Options& options) { add_model_options(app, options); },
      inspect},
     {"list",
-     "what kvfathom knows: models, gpus, schemes, types, engines",
+     "what kvfathom knows: models, gpus, schemes, types, engines, calibrations",
      "kvfathom list gpus",
      [](CLI::App& app, Options& options) {
-       app.add_option("WHAT", options.list_what, "models, gpus, schemes, types or engines")
+       app.add_option(
+              "WHAT", options.list_what, "models, gpus, schemes, types, engines or calibrations")
            ->required();
      },
      list},
@@ -164,6 +171,9 @@ int report(const Error& error, bool json, Console& console) {
 }
 
 int parse_and_run(const std::vector<std::string>& arguments, Console& console) {
+  if (!arguments.empty() && arguments.front() == "calibrate") {
+    return calibrate({arguments.begin() + 1, arguments.end()});  // its options are its own
+  }
   Options options;
   CLI::App app{"kvfathom: how much context fits on my GPU", "kvfathom"};
   app.require_subcommand(1);

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <array>
 
+#include "calibrate/calibrations_directory.h"
+#include "cli/calibrations.h"
 #include "cli/catalog.h"
 #include "cli/commands.h"
 #include "cli/data_dir.h"
@@ -132,16 +134,37 @@ Listing list_engines() {
   return listing;
 }
 
+/// Of one's own machines; the published ones have a folder of their own.
+Listing list_calibrations() {
+  Listing listing;
+  listing.table.columns = {
+      {"device"}, {"when"}, {"classes", Align::right}, {"file", Align::left, true}};
+  for (const OwnCalibration& own : calibrations_in(calibrations_directory())) {
+    const Calibration& calibration = own.calibration;
+    const std::string utc = calibration.session ? calibration.session->utc : "";
+    listing.items.push_back({{"device", calibration.device_name},
+                             {"utc", text_or_null(utc)},
+                             {"classes", calibration.classes.size()},
+                             {"file", own.path.string()}});
+    listing.table.rows.push_back({{calibration.device_name, Style::bold},
+                                  {utc},
+                                  {std::to_string(calibration.classes.size())},
+                                  {own.path.string()}});
+  }
+  return listing;
+}
+
 struct Kind {
   const char* name;
   Listing (*make)();
 };
 
-constexpr std::array<Kind, 5> kKinds{{{"models", list_models},
+constexpr std::array<Kind, 6> kKinds{{{"models", list_models},
                                       {"gpus", list_gpus},
                                       {"schemes", list_schemes},
                                       {"types", list_types},
-                                      {"engines", list_engines}}};
+                                      {"engines", list_engines},
+                                      {"calibrations", list_calibrations}}};
 
 }  // namespace
 
@@ -152,7 +175,7 @@ int list(const Options& options, Console& console) {
   if (kind == kKinds.end()) {
     throw InputError("list",
                      "'" + printable(options.list_what) + "' is no list",
-                     "use one of models, gpus, schemes, types, engines");
+                     "use one of models, gpus, schemes, types, engines, calibrations");
   }
   Listing listing = kind->make();
   if (console.json) {

@@ -111,6 +111,13 @@ void add_speed_options(CLI::App& command, Options& options) {
                   "task)")
       ->type_name("A")
       ->group("Engine");
+  command
+      .add_option("--calibration",
+                  options.calibration,
+                  "measured laws to price by, or none (default: for --engine ideal the newest of "
+                  "this device by kvfathom calibrate)")
+      ->type_name("FILE")
+      ->group("Machine");
   command.add_flag("--energy", options.energy, "joules per token, from the GPUs' TDP")
       ->group("Machine");
 }

@@ -109,6 +109,7 @@ struct Options {
   Text vendor;
   bool best_quant = false;
   bool energy = false;
+  Text calibration;
   Text draft_tokens;
   Text acceptance;
   CrossoverOptions crossover;

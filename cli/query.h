@@ -14,6 +14,7 @@
 #include "model/cache/request_text.h"
 #include "model/engine/engine.h"
 #include "model/engine/llama_cpp/draft.h"
+#include "model/latency/calibration.h"
 #include "model/weights/lora.h"
 
 namespace kvfathom::cli {
@@ -57,6 +58,8 @@ struct Query {
   std::string engine_version;  ///< as shown: the one asked for, or the newest known
   /// Why the default engine does not answer, where `ideal` stands in for it; else empty.
   std::string default_refused;
+  /// Of this device by our own kernels: what latency is priced by, before all else.
+  std::optional<Calibration> calibration;
   EngineSettings settings;  ///< of every case; scheme and cache types are the case's
   /// `--auto`: every case's layers are placed so that this context fits.
   std::optional<std::int64_t> auto_context_tokens;

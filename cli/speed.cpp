@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cli/calibrations.h"
 #include "cli/commands.h"
 #include "cli/format.h"
 #include "cli/json_writer.h"
@@ -194,10 +195,11 @@ double SpeedPoint::tpot_s() const {
 }
 
 int speed(const Options& options, Console& console) {
-  const Query query = read_query(options);
+  Query query = read_query(options);
   if (query.machine.devices.empty()) {
     throw InputError("--gpu", "missing", "give --gpu NAME, or --memory SIZE with --bandwidth");
   }
+  choose_calibration(options, query);
   const HardwareSpec& device = query.machine.devices.front();
   SpeedAnswer answer{.context_tokens = context_of(query, options),
                      .sequences = query.settings.sequences,

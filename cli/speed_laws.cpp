@@ -62,9 +62,30 @@ std::string published_kernels(const HardwareSpec& device) {
   return newest;
 }
 
+/// How near a calibration is to a query's device.
+Provenance nearness(const Calibration& calibration, const HardwareSpec& device) {
+  return calibration.device_name == device.name ? Provenance::measured : Provenance::assumed;
+}
+
+/// Our kernels run back to back, their threads never sleep: no engine beside them.
+constexpr EngineGaps kNoGaps{.per_step = {}, .per_layer = {}, .log_error = 0.0};
+
+/// Measured kernels first, the data sheet for what was not.
+std::unique_ptr<LawSource> calibrated_laws(const Query& query) {
+  const HardwareSpec& device = query.machine.devices.front();
+  return std::make_unique<CalibratedLaws>(
+      *query.calibration,
+      nearness(*query.calibration, device),
+      std::make_unique<DatasheetLaws>(device, query.machine.host),
+      kNoGaps);
+}
+
 }  // namespace
 
 std::unique_ptr<LawSource> laws_of(const Query& query, Phase phase) {
+  if (query.calibration) {
+    return calibrated_laws(query);
+  }
   if (query.machine.devices.empty()) {
     throw InputError("--gpu", "missing", "give --gpu NAME, or --memory with its bandwidth");
   }

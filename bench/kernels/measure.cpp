@@ -1,71 +1,30 @@
 #include "bench/kernels/measure.h"
 
 #include <algorithm>
-#include <cmath>
 #include <exception>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <string>
 
 #include <benchmark/benchmark.h>
 
+#include "calibrate/cases/rotation.h"
 #include "calibrate/timing/device_timer.h"
 #include "calibrate/timing/host_timer.h"
 #include "kernels/bandwidth/bandwidth.h"
-#include "model/text/size.h"
 
 namespace kvfathom::bench {
 namespace {
 
 /// A reference does about 10^8 multiply-adds a second.
 constexpr double kMostReferenceFlops = 2e8;
-constexpr double kLeastRotationBytes = 256.0 * 1024 * 1024;
-constexpr int kMostSets = 512;
 
 bool wrong_result = false;
-
-/// Bytes of the CPU's largest cache; 0 where the kernel does not tell.
-double last_cache_bytes() {
-  std::int64_t largest = 0;
-  for (int index = 0; index < 8; ++index) {
-    std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) +
-                       "/size");
-    std::string text;
-    if (file >> text) {
-      largest = std::max(largest, parse_size(text, "cache size"));
-    }
-  }
-  return static_cast<double>(largest);
-}
-
-double rotation_bytes(Place place, const Options& options) {
-  if (options.rotation_bytes) {
-    return static_cast<double>(*options.rotation_bytes);
-  }
-  const double cache =
-      place == Place::cpu ? last_cache_bytes() : static_cast<double>(kernels::device().l2_bytes);
-  return std::max(4.0 * cache, kLeastRotationBytes);
-}
-
-int sets_for(const Case& c, Place place, const Options& options) {
-  const double sets = std::ceil(rotation_bytes(place, options) / std::max(c.bytes_per_set, 1.0));
-  return static_cast<int>(std::clamp(sets, 1.0, static_cast<double>(kMostSets)));
-}
 
 TimerOptions timer_options(const Options& options) {
   TimerOptions timer;
   timer.max_total_s = options.max_seconds;
   return timer;
-}
-
-/// Runs set 0 once and compares.
-double error_of(PreparedRun& prepared, Place place) {
-  prepared.run(0, nullptr);
-  if (place == Place::cuda) {
-    kernels::synchronize();
-  }
-  return prepared.worst_error();
 }
 
 /// How the case was verified, for its label. Where the reference would take too long, the kernel's
@@ -98,7 +57,8 @@ std::string verify(const PlannedCase& planned, const Case& c, PreparedRun& prepa
 class CpuYardstick {
  public:
   explicit CpuYardstick(const Options& options)
-      : words_(static_cast<std::size_t>(rotation_bytes(Place::cpu, options) / 64) * 16),
+      : words_(static_cast<std::size_t>(rotation_bytes(Place::cpu, options.rotation_bytes) / 64) *
+               16),
         n_threads_(options.n_threads) {
     fill_random(words_, 2);
   }
@@ -186,7 +146,7 @@ void run_case(benchmark::State& state,
   try {
     const Place place = planned.request.place;
     const Case c = planned.kernel->make_case(planned.request);
-    const int n_sets = sets_for(c, place, options);
+    const int n_sets = sets_for(c, rotation_bytes(place, options.rotation_bytes));
     const std::unique_ptr<PreparedRun> prepared = c.prepare(n_sets);
     const std::string verified = verify(planned, c, *prepared);
     if (verified.empty()) {
@@ -211,7 +171,8 @@ void run_case(benchmark::State& state,
 
 double device_read_bandwidth(const Options& options) {
   const kernels::DeviceInfo& device = kernels::device();
-  const double bytes = std::max(rotation_bytes(Place::cuda, options), 1024.0 * 1024 * 1024);
+  const double bytes =
+      std::max(rotation_bytes(Place::cuda, options.rotation_bytes), 1024.0 * 1024 * 1024);
   std::vector<std::uint32_t> words(static_cast<std::size_t>(bytes / 16) * 4);
   fill_random(words, 3);
   const kernels::DeviceArray<std::uint32_t> source(words);

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "bench/kernels/bench_support.h"
+#include "calibrate/cases/case.h"
 
 namespace kvfathom::bench {
 

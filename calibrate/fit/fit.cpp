@@ -113,19 +113,39 @@ Spread bootstrap(const Parameters& fitted, const Points& points, const FitSettin
 }
 
 /// The free term whose interval spans most, if that is more than a factor of two.
-std::optional<std::size_t> least_identified(const Parameters& fitted, const Spread& spread) {
+std::optional<std::size_t> least_identified(const Parameters& fitted,
+                                            const Spread& spread,
+                                            const std::array<bool, fit::kParameters>& kept) {
   std::optional<std::size_t> widest;
   double width = std::log(2.0);
   for (std::size_t j = 0; j < fit::kParameters; ++j) {
     const double span = spread[j].high - spread[j].low;
     const bool last_rate = (j == fit::per_byte && !fitted.used[fit::per_flop]) ||
                            (j == fit::per_flop && !fitted.used[fit::per_byte]);
-    if (fitted.free[j] && !last_rate && span > width) {
+    if (fitted.free[j] && !kept[j] && !last_rate && span > width) {
       widest = j;
       width = span;
     }
   }
   return widest;
+}
+
+double mean_error(const Parameters& fitted, const Points& points) {
+  double sum = 0.0;
+  for (const CalibrationPoint& point : points) {
+    sum += std::abs(std::log(point.time / time(fit::law_of(fitted), point.work)));
+  }
+  return sum / static_cast<double>(points.size());
+}
+
+/// Whether the points are off by a quarter more without the term.
+bool needed(const Parameters& fitted, std::size_t term, const Points& points, double p) {
+  constexpr double kMuchMore = 1.25;
+  Parameters without = fitted;
+  drop(without, term, p);
+  fit::start(without, points);
+  fit::minimise(without, points);
+  return mean_error(without, points) > kMuchMore * mean_error(fitted, points);
 }
 
 /// A term that takes less than a hundredth of every point's time, if there is one.
@@ -257,11 +277,18 @@ FitResult fit_law(std::span<const CalibrationPoint> all, const FitSettings& sett
   fit::start(fitted, used);
   fit::minimise(fitted, used);
   Spread spread = bootstrap(fitted, points, settings);
+  std::array<bool, fit::kParameters> kept{};
   for (;;) {
     const std::optional<std::size_t> nothing = negligible(fitted, used);
-    const std::optional<std::size_t> term = nothing ? nothing : least_identified(fitted, spread);
+    const std::optional<std::size_t> term =
+        nothing ? nothing : least_identified(fitted, spread, kept);
     if (!term) {
       break;
+    }
+    if (!nothing && settings.keep_needed && needed(fitted, *term, used, settings.p)) {
+      kept.at(*term) = true;
+      result.notes.push_back(std::string(kNames.at(*term)) + ": uncertain, but needed");
+      continue;
     }
     drop(fitted, *term, settings.p);
     result.notes.push_back(std::string(kNames.at(*term)) +

@@ -33,6 +33,9 @@ struct FitSettings {
   std::optional<BytesPerSecond> max_bandwidth = {};
   std::optional<FlopsPerSecond> max_flops = {};
   double holdout_share = 0.0;  ///< of the points, drawn by chance, that the fit never sees
+  /// Few points leave even a term that they need uncertain: one without which they would be off by
+  /// a quarter more is kept, however wide its interval, and a note says so.
+  bool keep_needed = false;
   int n_bootstraps = 100;
   std::uint64_t seed = 1;
 };

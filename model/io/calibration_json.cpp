@@ -109,6 +109,24 @@ std::string compact(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+/// As a member of the document, or nothing.
+std::string session_member(const std::optional<Session>& session) {
+  if (!session) {
+    return "";
+  }
+  return "  \"session\": " +
+         compact({{"utc", session->utc},
+                  {"os_kernel", session->os_kernel},
+                  {"compiler", session->compiler},
+                  {"build", session->build},
+                  {"n_threads", session->n_threads},
+                  {"seed", session->seed},
+                  {"duration_s", session->duration_s},
+                  {"read_bytes_per_s", session->read_bytes_per_s},
+                  {"flags", session->flags}}) +
+         ",\n";
+}
+
 }  // namespace
 
 std::string calibration_document(const Calibration& calibration) {
@@ -120,7 +138,8 @@ std::string calibration_document(const Calibration& calibration) {
   std::string text =
       "{\n  \"schema\": \"kvfathom.calibration/1\",\n  \"device\": " + compact(device) +
       ",\n  \"engine\": " + compact(engine) + ",\n  \"source\": " + compact(calibration.source) +
-      ",\n  \"ceilings\": " + compact(ceilings_of(calibration.ceilings)) + ",\n  \"classes\": [";
+      ",\n" + session_member(calibration.session) +
+      "  \"ceilings\": " + compact(ceilings_of(calibration.ceilings)) + ",\n  \"classes\": [";
   const char* separator = "\n    ";
   for (const FittedClass& fitted : calibration.classes) {
     text += separator + compact(class_of(fitted));

@@ -172,6 +172,28 @@ Ceilings ceilings_of(const Reader& reader) {
   return ceilings;
 }
 
+Session session_of(const Reader& reader) {
+  constexpr std::array<std::string_view, 9> kKnown{"utc",
+                                                   "os_kernel",
+                                                   "compiler",
+                                                   "build",
+                                                   "n_threads",
+                                                   "seed",
+                                                   "duration_s",
+                                                   "read_bytes_per_s",
+                                                   "flags"};
+  reader.refuse_unknown(kKnown);
+  return {.utc = reader.text("utc"),
+          .os_kernel = reader.text("os_kernel"),
+          .compiler = reader.text("compiler"),
+          .build = reader.text("build"),
+          .n_threads = reader.count("n_threads", kCount),
+          .seed = reader.count("seed", kCount),
+          .duration_s = not_negative(reader, "duration_s"),
+          .read_bytes_per_s = reader.numbers("read_bytes_per_s"),
+          .flags = reader.texts("flags")};
+}
+
 }  // namespace
 
 Calibration read_calibration(const std::string& path) {
@@ -181,8 +203,8 @@ Calibration read_calibration(const std::string& path) {
 Calibration read_calibration_text(std::string_view json, const std::string& source) {
   const nlohmann::json document = parse_json(json, source);
   const Reader reader(document, source);
-  constexpr std::array<std::string_view, 7> kKnown{
-      "schema", "kvfathom_version", "device", "engine", "source", "ceilings", "classes"};
+  constexpr std::array<std::string_view, 8> kKnown{
+      "schema", "kvfathom_version", "device", "engine", "source", "session", "ceilings", "classes"};
   reader.refuse_unknown(kKnown);
   if (reader.text("schema") != kSchema) {
     throw reader.error("schema", reader.shown("schema"), std::string(kSchema));
@@ -196,6 +218,9 @@ Calibration read_calibration_text(std::string_view json, const std::string& sour
   calibration.engine = engine.text("name");
   calibration.engine_version = engine.text("version");
   calibration.source = reader.text("source");
+  if (reader.has("session")) {
+    calibration.session = session_of(reader.object("session"));
+  }
   calibration.ceilings = ceilings_of(reader.object("ceilings"));
   for (const Reader& fitted : reader.objects("classes")) {
     calibration.classes.push_back(class_of(fitted));

@@ -93,6 +93,20 @@ struct Ceilings {
   friend bool operator==(const Ceilings&, const Ceilings&) = default;
 };
 
+/// How this machine was measured: what a later run is compared with.
+struct Session {
+  std::string utc;        ///< when it began, "2026-11-29T06:46:26Z"
+  std::string os_kernel;  ///< "Linux 6.1.0"
+  std::string compiler;   ///< of the kernels
+  std::string build;      ///< the commit that they were built from
+  std::int64_t n_threads = 0;
+  std::int64_t seed = 0;  ///< of the order of points
+  double duration_s = 0.0;
+  std::vector<double> read_bytes_per_s = {};  ///< at the start, in the middle and at the end
+  std::vector<std::string> flags = {};        ///< why its times may be off: "busy", "drift"
+  friend bool operator==(const Session&, const Session&) = default;
+};
+
 struct Calibration {
   std::string device_name;  ///< as its driver says it, "NVIDIA H200"
   std::string device_id;    ///< of the hardware catalog, "h200-sxm"; empty if it has none
@@ -100,6 +114,7 @@ struct Calibration {
   std::string engine;  ///< whose kernels: "vllm", "kvfathom"
   std::string engine_version;
   std::string source;
+  std::optional<Session> session = {};  ///< of one's own machine
   Ceilings ceilings;
   std::vector<FittedClass> classes;
   friend bool operator==(const Calibration&, const Calibration&) = default;

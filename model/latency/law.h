@@ -58,7 +58,7 @@ struct KernelClass {
   std::optional<std::int64_t> head_dim = {};  ///< of a query: d
   /// Query heads that share a KV head (all heads of MLA); ranks of a collective: g.
   std::optional<std::int64_t> group = {};
-  std::string variant;  ///< "window", "eager", ...; empty: the plain one
+  std::string variant = {};  ///< "window", "eager", ...; empty: the plain one
   friend bool operator==(const KernelClass&, const KernelClass&) = default;
 };
 

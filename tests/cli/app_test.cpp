@@ -27,10 +27,12 @@ TEST_P(Refusals, IsOneLineAndAnExitCode) {
 constexpr Refusal kRefusals[] = {
     {"",
      2,
-     "a command is missing; use one of fit, memory, speed, crossover, inspect, list, validate"},
+     "a command is missing; use one of fit, memory, speed, crossover, calibrate, inspect, list, "
+     "validate"},
     {"fti",
      2,
-     "'fti' is no command; use one of fit, memory, speed, crossover, inspect, list, validate"},
+     "'fti' is no command; use one of fit, memory, speed, crossover, calibrate, inspect, list, "
+     "validate"},
     {"fit", 2, "fit: MODEL is required; see kvfathom fit --help"},
     {"fit glm-4.7-flash --gpu", 2, "fit: --gpu: 1 required GPU missing; see kvfathom fit --help"},
     {"memory glm-4.7-flash --contxt 5",
@@ -107,7 +109,9 @@ constexpr Refusal kRefusals[] = {
      3,
      "--engine-version: vllm before it had a latent cache is not understood for GLM-4.7-Flash; use "
      "a newer version"},
-    {"list foo", 2, "list: 'foo' is no list; use one of models, gpus, schemes, types, engines"},
+    {"list foo",
+     2,
+     "list: 'foo' is no list; use one of models, gpus, schemes, types, engines, calibrations"},
     {"memory ./absent.gguf --context 8", 2, "./absent.gguf: no such file; a readable regular file"},
     {"memory glm-4.7-flush --context 8",
      2,

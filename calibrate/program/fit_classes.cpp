@@ -1,0 +1,81 @@
+#include "calibrate/program/fit_classes.h"
+
+#include <algorithm>
+
+namespace kvfathom::calibrate {
+namespace {
+
+struct ClassPoints {
+  std::vector<CalibrationPoint> fitted;
+  std::vector<CalibrationPoint> held_out;
+};
+
+void widen(Interval& range, double value) {
+  range = {std::min(range.low, value), std::max(range.high, value)};
+}
+
+WorkRange range_of(const std::vector<CalibrationPoint>& points) {
+  const Work& first = points.front().work;
+  WorkRange range{.bytes = {first.bytes.value(), first.bytes.value()},
+                  .flops = {first.flops.value(), first.flops.value()},
+                  .waves = {first.waves, first.waves}};
+  for (const CalibrationPoint& point : points) {
+    widen(range.bytes, point.work.bytes.value());
+    widen(range.flops, point.work.flops.value());
+    widen(range.waves, point.work.waves);
+  }
+  return range;
+}
+
+FittedClass fit_class(const PlannedClass& planned,
+                      const ClassPoints& points,
+                      const Ceilings& ceilings) {
+  constexpr double kCeilingError = 1.1;  // what a ceiling itself may be off on a shared machine
+  FitSettings settings{.terms = planned.terms, .p = planned.p, .keep_needed = true};
+  if (ceilings.read && ceilings.copy) {
+    settings.max_bandwidth = kCeilingError * std::max(*ceilings.read, *ceilings.copy);
+  }
+  const FitResult fit = fit_law(points.fitted, settings);
+  FittedClass fitted{.id = planned.id,
+                     .provenance = Provenance::measured,
+                     .law = fit.law,
+                     .ci90 = fit.ci90,
+                     .loo = fit.loo,
+                     .residuals = fit.residuals,
+                     .range = range_of(points.fitted),
+                     .n_points = static_cast<std::int64_t>(points.fitted.size()),
+                     .source = "kvfathom's kernels on this machine",
+                     .notes = fit.notes,
+                     .points = points.fitted};
+  if (!points.held_out.empty()) {
+    fitted.holdout = errors_of(fit.law, points.held_out);
+  }
+  return fitted;
+}
+
+}  // namespace
+
+std::vector<FittedClass> fit_classes(const Plan& plan,
+                                     const std::map<std::string, double>& times_s,
+                                     const Ceilings& ceilings) {
+  std::vector<ClassPoints> points(plan.classes.size());
+  for (const PlannedPoint& point : plan.points) {
+    const auto time = times_s.find(point.name());
+    if (time == times_s.end()) {
+      continue;
+    }
+    const OpCost cost = point.kernel->make_case(point.request).cost;
+    ClassPoints& of = points[point.class_index];
+    (point.held_out ? of.held_out : of.fitted).push_back({work_of(cost), Seconds(time->second)});
+  }
+  std::vector<FittedClass> classes;
+  constexpr std::size_t kFewest = 5;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    if (points[i].fitted.size() >= kFewest) {
+      classes.push_back(fit_class(plan.classes[i], points[i], ceilings));
+    }
+  }
+  return classes;
+}
+
+}  // namespace kvfathom::calibrate

@@ -1,0 +1,218 @@
+#include "calibrate/program/plan.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+namespace kvfathom::calibrate {
+namespace {
+
+using bench::KernelBench;
+using bench::Shape;
+using Dims = std::vector<std::pair<const char*, std::int64_t>>;
+
+constexpr FitTerms kMemory{};
+constexpr FitTerms kArithmetic{.bandwidth = false, .flops = true};
+constexpr FitTerms kBoth{.flops = true};
+/// Products overlap their loads with arithmetic; of 10 GPUs the fit says 1.6 to 3.
+constexpr double kProductOverlap = 2.5;
+
+class Planner {
+ public:
+  explicit Planner(PlanSettings settings) : settings_(std::move(settings)) {}
+
+  void open(KernelClass id, FitTerms terms, double p = 1.0) {
+    wanted_ = text_of(id).starts_with(settings_.only);
+    if (wanted_) {
+      plan_.classes.push_back({std::move(id), terms, p});
+    }
+  }
+
+  /// Points of the class opened last; `few` of them where the plan is not full.
+  void add(const char* kernel, const char* format, std::size_t few, const std::vector<Dims>& all) {
+    const KernelBench* const found = bench::kernel_named(kernel);
+    if (!wanted_ || found == nullptr ||
+        std::find(found->places.begin(), found->places.end(), settings_.place) ==
+            found->places.end()) {
+      return;
+    }
+    const std::size_t n = settings_.full ? all.size() : std::min(few, all.size());
+    for (std::size_t i = 0; i < n; ++i) {
+      Shape shape = found->shapes.front();
+      for (const auto& [dim, value] : all[i * all.size() / n]) {
+        shape.set(dim, value);
+      }
+      plan_.points.push_back({.kernel = found,
+                              .request = {settings_.place, format, shape, settings_.n_threads},
+                              .class_index = plan_.classes.size() - 1,
+                              .held_out = false});
+    }
+  }
+
+  [[nodiscard]] Plan shuffled() {
+    std::mt19937_64 generator(settings_.seed);
+    std::shuffle(plan_.points.begin(), plan_.points.end(), generator);
+    constexpr std::size_t kHeldOut = 6;  // one in so many, of every class
+    std::vector<std::size_t> seen(plan_.classes.size());
+    for (PlannedPoint& point : plan_.points) {
+      point.held_out = ++seen[point.class_index] % kHeldOut == 0;
+    }
+    return std::move(plan_);
+  }
+
+ private:
+  PlanSettings settings_;
+  bool wanted_ = true;  ///< the class opened last
+  Plan plan_;
+};
+
+void plan_products(Planner& planner) {
+  std::vector<Dims> shapes;
+  // Short rows stream slower: a law is the mean of what it saw, so it should see both.
+  for (const auto& [n, k] : {std::pair{4096, 4096}, {8192, 1024}, {2048, 2048}, {1024, 4096}}) {
+    for (const int m : {1, 2, 4, 16, 64, 512}) {
+      shapes.push_back({{"m", m}, {"n", n}, {"k", k}});
+    }
+  }
+  for (const char* format : {"bf16", "q8_0", "q4_0"}) {
+    planner.open({.op = "gemm", .format = format}, kBoth, kProductOverlap);
+    planner.add("gemm", format, 18, shapes);
+  }
+  std::vector<Dims> experts;
+  for (const int tokens : {1, 2, 4, 16, 64, 256}) {
+    for (const auto& [n, chosen] : {std::pair{8, 2}, {16, 4}, {16, 8}}) {
+      experts.push_back({{"tokens", tokens},
+                         {"hidden_size", 768},
+                         {"intermediate_size", 512},
+                         {"n_experts", n},
+                         {"n_chosen", chosen}});
+    }
+  }
+  for (const char* format : {"bf16", "q4_0"}) {
+    planner.open({.op = "moe_ffn", .format = format}, kBoth, kProductOverlap);
+    planner.add("moe_ffn", format, 18, experts);
+  }
+}
+
+/// Few and many KV heads, short and long, so that the fixed cost and the bandwidth come apart.
+void plan_decode(Planner& planner) {
+  constexpr int kSizes[][3] = {{1, 256, 8},
+                               {1, 4096, 1},
+                               {1, 1024, 8},
+                               {8, 128, 1},
+                               {1, 4096, 8},
+                               {4, 512, 8},
+                               {1, 16384, 8},
+                               {1, 512, 8},
+                               {1, 32768, 1},
+                               {1, 1024, 2},
+                               {16, 256, 8},
+                               {2, 8192, 4},
+                               {1, 2048, 8},
+                               {4, 1024, 2},
+                               {1, 8192, 8},
+                               {8, 2048, 8},
+                               {32, 128, 8},
+                               {1, 24576, 4}};
+  for (const char* format : {"bf16", "q8_0", "q4_0"}) {
+    for (const int group : {1, 4, 8}) {
+      std::vector<Dims> shapes;
+      for (const auto& [sequences, tokens, heads] : kSizes) {
+        shapes.push_back({{"n_sequences", sequences},
+                          {"tokens", tokens},
+                          {"n_kv_heads", heads},
+                          {"n_heads", heads * group},
+                          {"head_dim", 128}});
+      }
+      planner.open({.op = "decode_attention", .format = format, .head_dim = 128, .group = group},
+                   kMemory);
+      planner.add("decode_attention", format, 7, shapes);
+    }
+  }
+  std::vector<Dims> latent;
+  for (const int tokens : {128, 256, 512, 1024, 2048, 4096, 8192, 16384}) {
+    for (const int sequences : {1, 4}) {
+      latent.push_back({{"n_sequences", sequences}, {"tokens", tokens}, {"n_heads", 20}});
+    }
+  }
+  planner.open({.op = "mla_decode", .format = "bf16", .head_dim = 576, .group = 20}, kMemory);
+  planner.add("mla_decode", "bf16", 7, latent);
+}
+
+void plan_prompts(Planner& planner) {
+  std::vector<Dims> shapes;
+  for (const int queries : {32, 128, 512}) {
+    for (const int cached : {0, 512, 1536, 3584, 7680}) {
+      shapes.push_back({{"n_queries", queries},
+                        {"tokens", queries + cached},
+                        {"n_heads", 8},
+                        {"n_kv_heads", 2},
+                        {"head_dim", 128}});
+    }
+  }
+  planner.open({.op = "prefill_attention", .format = "bf16", .head_dim = 128, .group = 4},
+               kArithmetic);
+  planner.add("prefill_attention", "bf16", 12, shapes);
+}
+
+/// One dimension over powers of two.
+std::vector<Dims> ladder(const char* dim, std::int64_t first, int n, const Dims& others) {
+  std::vector<Dims> shapes;
+  for (int i = 0; i < n; ++i) {
+    shapes.push_back(others);
+    shapes.back().emplace_back(dim, first << i);
+  }
+  return shapes;
+}
+
+void plan_between(Planner& planner) {
+  planner.open({.op = "elementwise", .format = "bf16"}, kMemory);
+  planner.add("rms_norm", "bf16", 5, ladder("rows", 1, 10, {}));
+  planner.add("gated_activation", "bf16", 5, ladder("rows", 1, 10, {}));
+  for (const char* format : {"bf16", "q8_0", "q4_0"}) {
+    planner.open({.op = "cache_write", .format = format}, kMemory);
+    planner.add("cache_write", format, 6, ladder("tokens", 1, 12, {}));
+  }
+  planner.open({.op = "state_update", .format = "f32"}, kMemory);
+  planner.add("delta_net", "gated", 5, ladder("sequences", 1, 7, {}));
+  planner.add("mamba2", "bf16", 5, ladder("sequences", 1, 7, {}));
+  planner.open({.op = "host_transfer", .format = "bf16"}, kMemory);
+  planner.add("host_copy", "threads", 7, ladder("bytes_per_piece", 4096, 12, {{"pieces", 16}}));
+}
+
+void plan_schemes(Planner& planner) {
+  planner.open({.op = "index_scores", .format = "fp8", .head_dim = 128}, kMemory);
+  planner.add("index_scores", "fp8_e4m3", 6, ladder("tokens", 32, 9, {{"sequences", 1}}));
+  planner.open({.op = "residual_recompute", .format = "bf16", .head_dim = 128}, kArithmetic);
+  planner.add("residual_recompute",
+              "bf16",
+              12,
+              ladder("tokens", 1, 12, {{"hidden_size", 1024}, {"n_kv_heads", 4}}));
+  planner.open({.op = "value_reconstruction", .format = "bf16", .head_dim = 128}, kArithmetic);
+  planner.add("value_decode",
+              "bf16",
+              12,
+              ladder("tokens", 16, 12, {{"n_heads", 8}, {"n_kv_heads", 8}, {"head_dim", 128}}));
+  planner.open({.op = "head_reconstruction", .format = "bf16", .head_dim = 128}, kArithmetic);
+  planner.add("head_decode", "bf16", 12, ladder("tokens", 16, 12, {}));
+  planner.open({.op = "eviction_scores", .format = "bf16", .head_dim = 128}, kArithmetic);
+  planner.add("eviction_snapkv", "bf16", 12, ladder("tokens", 16, 12, {}));
+}
+
+}  // namespace
+
+std::string PlannedPoint::name() const {
+  return kernel->name + "/" + request.format + "/" + request.shape.text();
+}
+
+Plan make_plan(const PlanSettings& settings) {
+  Planner planner(settings);
+  plan_products(planner);
+  plan_decode(planner);
+  plan_prompts(planner);
+  plan_between(planner);
+  plan_schemes(planner);
+  return planner.shuffled();
+}
+
+}  // namespace kvfathom::calibrate

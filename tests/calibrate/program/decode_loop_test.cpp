@@ -1,0 +1,125 @@
+#include "calibrate/program/decode_loop.h"
+
+#include <map>
+#include <set>
+
+#include <gtest/gtest.h>
+
+#include "model/latency/step_ops.h"
+#include "model/ops/elementwise.h"
+
+namespace kvfathom::calibrate {
+namespace {
+
+using kernels::KvFormat;
+
+struct Scheme {
+  const char* name;
+  KvFormat format;
+  DType dtype;
+};
+
+constexpr Scheme kSchemes[] = {{"bf16", KvFormat::bf16, DType::bf16},
+                               {"q8_0", KvFormat::q8_0, DType::q8_0},
+                               {"q4_0", KvFormat::q4_0, DType::q4_0}};
+
+const LoopShape kDense{.hidden_size = 256,
+                       .n_layers = 3,
+                       .n_heads = 8,
+                       .n_kv_heads = 2,
+                       .head_dim = 64,
+                       .intermediate_size = 320,
+                       .vocab_size = 512};
+
+LoopShape routed() {
+  LoopShape shape = kDense;
+  shape.intermediate_size = 96;
+  shape.n_experts = 8;
+  shape.n_chosen = 2;
+  return shape;
+}
+
+std::map<OpKind, OpCost> sums_of(const std::vector<LoopOp>& ops) {
+  std::map<OpKind, OpCost> sums;
+  for (const LoopOp& op : ops) {
+    OpCost& sum = sums.try_emplace(op.kind, OpCost{.launches = 0}).first->second;
+    sum = sum + op.cost;
+  }
+  return sums;
+}
+
+std::map<OpKind, OpCost> emitted(const LoopShape& shape, DType cache, int n_cached) {
+  LatencySettings settings;
+  settings.cache_type_k = settings.cache_type_v = cache;
+  const StepOps steps(spec_of(shape), settings);
+  std::vector<Op> ops;
+  steps.emit({.n_cached_tokens = n_cached}, ops);
+  std::vector<LoopOp> all;
+  for (const Op& op : ops) {
+    all.push_back({op.op_class.kind, static_cast<int>(op.n_times) * op.cost});
+  }
+  return sums_of(all);
+}
+
+/// What a transformer's loop really calls is what a step is priced as, byte for byte, but for two
+/// things that the kernels do otherwise: logits stay in 16 bits, and the norm before the output
+/// head, which a step leaves out (it is one of 2 n_layers + 1).
+void expect_same(const LoopShape& shape, const Scheme& scheme, int n_cached) {
+  DecodeLoop loop(shape, scheme.format, n_cached + 1, 1);
+  std::vector<LoopOp> ops;
+  loop.step(7, n_cached, &ops);
+  const auto ran = sums_of(ops);
+  auto step = emitted(shape, scheme.dtype, n_cached);
+  const OpCost norm =
+      rms_norm_cost({.n_rows = 1, .n_columns = shape.hidden_size, .adds_residual = true});
+  step[OpKind::elementwise] = step[OpKind::elementwise] + norm;
+  const Bytes logits(2.0 * shape.vocab_size);
+  step[OpKind::gemm].written = step[OpKind::gemm].written - (logits);
+  const OpCost wide = sample_cost(1, shape.vocab_size);
+  const OpCost narrow = sample_cost(1, shape.vocab_size, false, Bytes(2.0));
+  step[OpKind::elementwise].read = step[OpKind::elementwise].read - (wide.read - narrow.read);
+  step[OpKind::elementwise].written =
+      step[OpKind::elementwise].written - (wide.written - narrow.written);
+  step[OpKind::elementwise].flops = step[OpKind::elementwise].flops - (wide.flops - narrow.flops);
+  ASSERT_EQ(ran.size(), step.size());
+  for (const auto& [kind, cost] : ran) {
+    ASSERT_TRUE(step.contains(kind)) << name(kind);
+    EXPECT_DOUBLE_EQ(cost.read.value(), step[kind].read.value()) << name(kind) << scheme.name;
+    EXPECT_DOUBLE_EQ(cost.written.value(), step[kind].written.value()) << name(kind) << scheme.name;
+    EXPECT_DOUBLE_EQ(cost.flops.value(), step[kind].flops.value()) << name(kind) << scheme.name;
+    EXPECT_EQ(cost.launches, step[kind].launches) << name(kind) << scheme.name;
+  }
+}
+
+TEST(DecodeLoop, RunsWhatAStepOfADenseModelIsPricedAs) {
+  for (const Scheme& scheme : kSchemes) {
+    expect_same(kDense, scheme, 100);
+    expect_same(kDense, scheme, 1);
+  }
+}
+
+TEST(DecodeLoop, RunsWhatAStepOfAMixtureIsPricedAs) {
+  for (const Scheme& scheme : kSchemes) {
+    expect_same(routed(), scheme, 100);
+  }
+}
+
+TEST(DecodeLoop, DecodesTokensThatFollowFromWhatIsCached) {
+  for (const Scheme& scheme : kSchemes) {
+    const auto decode = [&](std::int32_t first) {
+      DecodeLoop loop(kDense, scheme.format, 40, 1);
+      std::vector<std::int32_t> tokens{first};
+      for (int n_cached = 0; n_cached < 30; ++n_cached) {
+        tokens.push_back(loop.step(tokens.back(), n_cached));
+      }
+      return tokens;
+    };
+    const auto tokens = decode(7);
+    EXPECT_EQ(tokens, decode(7)) << scheme.name;
+    EXPECT_NE(tokens, decode(8)) << scheme.name;
+    EXPECT_GT(std::set<std::int32_t>(tokens.begin(), tokens.end()).size(), 3U) << scheme.name;
+  }
+}
+
+}  // namespace
+}  // namespace kvfathom::calibrate
