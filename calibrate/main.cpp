@@ -4,7 +4,6 @@
 #include <cmath>
 #include <exception>
 #include <filesystem>
-#include <fstream>
 #include <iomanip>
 #include <iostream>
 #include <map>
@@ -14,6 +13,7 @@
 #include "calibrate/fit/table.h"
 #include "model/error.h"
 #include "model/io/calibration_json.h"
+#include "model/io/file.h"
 #include "model/io/hardware_json.h"
 
 namespace kvfathom {
@@ -223,11 +223,7 @@ void run(const std::filesystem::path& tables, const std::filesystem::path& data)
   const std::filesystem::path out = data / "calibrations" / "published";
   std::filesystem::create_directories(out);
   for (const auto& [name, calibration] : calibrations) {
-    std::ofstream file(out / (name + ".json"));
-    file << calibration_document(calibration);
-    if (!file.flush()) {
-      throw MachineError((out / (name + ".json")).string(), "could not be written", "");
-    }
+    write_file((out / (name + ".json")).string(), calibration_document(calibration));
   }
 }
 

@@ -239,10 +239,6 @@ CrossoverAnswer answer_of(const Query& query, const Options& options) {
   return answer;
 }
 
-Json estimate_json(const Estimate& e) {
-  return {{"value", e.value}, {"low", e.low}, {"high", e.high}, {"provenance", name(e.provenance)}};
-}
-
 Json count_or_null(const std::optional<std::int64_t>& n) {
   return n ? Json(*n) : Json(nullptr);
 }

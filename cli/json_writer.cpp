@@ -121,6 +121,13 @@ Json placement_json(const std::optional<Placement>& placement) {
   return {{"layers", std::move(layers)}, {"host_expert_layers", placement->host_expert_layers}};
 }
 
+Json estimate_json(const Estimate& estimate) {
+  return {{"value", estimate.value},
+          {"low", estimate.low},
+          {"high", estimate.high},
+          {"provenance", name(estimate.provenance)}};
+}
+
 Json text_or_null(const std::string& text) {
   return text.empty() ? Json(nullptr) : Json(text);
 }

@@ -8,6 +8,7 @@
 #include "cli/console.h"
 #include "cli/query.h"
 #include "model/error.h"
+#include "model/latency/estimate.h"
 
 namespace kvfathom::cli {
 
@@ -23,8 +24,9 @@ using Json = nlohmann::ordered_json;
 [[nodiscard]] Json ledger_json(const MemoryLedger& ledger);
 /// One entry per device of the ledger; capacity and fits are null where no capacity is known.
 [[nodiscard]] Json device_totals_json(const MemoryLedger& ledger, const Machine& machine);
-/// A string, or null if it is empty.
 [[nodiscard]] Json placement_json(const std::optional<Placement>& placement);
+[[nodiscard]] Json estimate_json(const Estimate& estimate);
+/// A string, or null if it is empty.
 [[nodiscard]] Json text_or_null(const std::string& text);
 
 [[nodiscard]] Json error_json(const Error& error);

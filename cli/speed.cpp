@@ -126,10 +126,6 @@ std::vector<CacheCase> speed_cases(const Query& query, const Options& options) {
   return cases;
 }
 
-Json estimate_json(const Estimate& e) {
-  return {{"value", e.value}, {"low", e.low}, {"high", e.high}, {"provenance", name(e.provenance)}};
-}
-
 Json point_json(const SpeedPoint& point, const SpeedCase& one, const SpeedAnswer& answer) {
   const Estimate& time = point.step.time_s;
   const double tokens = point.tokens();

@@ -184,7 +184,7 @@ RidgeProblem Fitter::problem() {
     }
   };
   problem.residual = [this](std::size_t row) {
-    return std::log(predicted_time(*rows_[row]).value / rows_[row]->measured_s);
+    return std::log(predicted_time(*rows_[row], *rows_[row]->laws).value / rows_[row]->measured_s);
   };
   problem.depends = [this](std::size_t row, std::size_t p) {
     const std::string tail(tail_of(speed_.parameters[p].name));

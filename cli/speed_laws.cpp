@@ -1,5 +1,6 @@
 #include "cli/speed_laws.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -20,16 +21,18 @@ namespace {
 /// is the data sheet's matter: the engine's rows have none.
 class FittedEngineLaws final : public LawSource {
  public:
-  FittedEngineLaws(EngineSpeed speed, const Machine& machine, EngineRun run)
-      : speed_(std::move(speed)),
-        laws_(speed_, machine.devices.front(), std::move(run)),
-        host_(machine.devices.front(), machine.host) {}
+  FittedEngineLaws(EngineSpeed speed,
+                   const HardwareSpec& device,
+                   const std::optional<HardwareSpec>& host,
+                   const EngineRun& run)
+      : speed_(std::move(speed)), laws_(speed_, device, run), host_(device, host) {}
 
   [[nodiscard]] PricedClass law(const OpClass& op_class, bool on_host) const override {
     return on_host ? host_.law(op_class, true) : laws_.law(op_class, false);
   }
   [[nodiscard]] EngineGaps gaps() const override { return laws_.gaps(); }
   [[nodiscard]] std::int64_t n_units() const override { return laws_.n_units(); }
+  [[nodiscard]] double pipeline_share() const override { return laws_.pipeline_share(); }
 
  private:
   EngineSpeed speed_;
@@ -38,29 +41,12 @@ class FittedEngineLaws final : public LawSource {
 };
 
 /// What a serving engine takes besides its kernels: sampling and scheduling of a step, and what
-/// lies between the kernels of a layer. Not fitted: round figures within what was logged (a 70B
-/// step on an H200 shows 2.7 to 4.2 ms beyond its kernels' roofline, 35 to 52 us a layer, launches
-/// among them). With the published kernels these give 703 measured steps of vLLM, SGLang and
-/// TensorRT-LLM a median error of 16 % and nine in ten within 45 %, dense and mixture models alike;
-/// the shares fitted to those engines do better on the mixtures that they were fitted to and are
-/// off by two on others, so kernels go first where they are published.
+/// lies between the kernels of a layer. Round figures, not a fit, but chosen after the rows were
+/// seen that `validate --speed` replays: with the fixed costs of the published kernels themselves
+/// they make the 35 to 52 us a layer by which a 70B step on an H200 exceeds its kernels' roofline.
+/// The interval holds 93 % of 711 rows (docs/speed-validation.md).
 constexpr EngineGaps kServingGaps{
     .per_step = Seconds(0.5e-3), .per_layer = Seconds(20e-6), .log_error = 0.4};
-
-/// The newest file of published kernels of this device; empty: there is none.
-std::string published_kernels(const HardwareSpec& device) {
-  std::string newest;
-  const std::filesystem::path folder = data_directory() / "calibrations" / "published";
-  std::error_code none;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, none)) {
-    const std::string path = entry.path().string();
-    const bool of_device = entry.path().filename().string().starts_with(device.id + "-vllm-");
-    if (!device.id.empty() && of_device && path > newest) {
-      newest = path;
-    }
-  }
-  return newest;
-}
 
 /// How near a calibration is to a query's device.
 Provenance nearness(const Calibration& calibration, const HardwareSpec& device) {
@@ -82,30 +68,59 @@ std::unique_ptr<LawSource> calibrated_laws(const Query& query) {
 
 }  // namespace
 
-std::unique_ptr<LawSource> laws_of(const Query& query, Phase phase) {
-  if (query.calibration) {
-    return calibrated_laws(query);
+const EngineSpeed& SpeedData::speed(const std::string& path) {
+  const auto known = speeds_.find(path);
+  return known != speeds_.end() ? known->second
+                                : speeds_.emplace(path, read_engine_speed(path)).first->second;
+}
+
+const Calibration* SpeedData::published_kernels(const HardwareSpec& device) {
+  const auto [entry, is_new] = kernels_.try_emplace(device.id);
+  std::optional<Calibration>& kernels = entry->second;
+  if (is_new && !device.id.empty()) {
+    std::string newest;
+    std::error_code none;
+    for (const auto& file : std::filesystem::directory_iterator(
+             data_directory() / "calibrations" / "published", none)) {
+      const bool of_device = file.path().filename().string().starts_with(device.id + "-vllm-");
+      newest = of_device ? std::max(newest, file.path().string()) : newest;
+    }
+    if (!newest.empty()) {
+      kernels = read_calibration(newest);
+    }
   }
-  if (query.machine.devices.empty()) {
-    throw InputError("--gpu", "missing", "give --gpu NAME, or --memory with its bandwidth");
-  }
-  const HardwareSpec& device = query.machine.devices.front();
+  return kernels ? &*kernels : nullptr;
+}
+
+std::unique_ptr<LawSource> SpeedData::laws(const EngineInfo& engine,
+                                           const HardwareSpec& device,
+                                           const std::optional<HardwareSpec>& host,
+                                           const EngineRun& run) {
   const std::filesystem::path folder = data_directory() / "engines" / "speed";
-  std::string path = (folder / (std::string(query.engine->name) + ".json")).string();
-  const bool is_fitted = is_regular_file(path);
-  path = is_fitted ? path : (folder / "reference.json").string();
-  const EngineRun run{.phase = phase,
-                      .backend = "",
-                      .flash_attention = query.settings.flash_attention != FlashAttention::off};
-  auto laws = std::make_unique<FittedEngineLaws>(read_engine_speed(path), query.machine, run);
-  const bool serves = loads_checkpoints(*query.engine);
-  const std::string kernels = is_fitted && !serves ? "" : published_kernels(device);
-  if (kernels.empty()) {
+  const std::string fitted = (folder / (std::string(engine.name) + ".json")).string();
+  const bool is_fitted = is_regular_file(fitted);
+  const std::string path = is_fitted ? fitted : (folder / "reference.json").string();
+  auto laws = std::make_unique<FittedEngineLaws>(speed(path), device, host, run);
+  const bool serves = loads_checkpoints(engine);
+  const Calibration* kernels = is_fitted && !serves ? nullptr : published_kernels(device);
+  if (kernels == nullptr) {
     return laws;
   }
   const EngineGaps gaps = serves ? kServingGaps : laws->gaps();
-  return std::make_unique<CalibratedLaws>(
-      read_calibration(kernels), Provenance::published, std::move(laws), gaps);
+  return std::make_unique<CalibratedLaws>(*kernels, Provenance::published, std::move(laws), gaps);
+}
+
+std::unique_ptr<LawSource> laws_of(const Query& query, Phase phase) {
+  if (query.machine.devices.empty()) {
+    throw InputError("--gpu", "missing", "give --gpu NAME, or --memory with its bandwidth");
+  }
+  if (query.calibration) {
+    return calibrated_laws(query);
+  }
+  const EngineRun run{.phase = phase,
+                      .backend = "",
+                      .flash_attention = query.settings.flash_attention != FlashAttention::off};
+  return SpeedData().laws(*query.engine, query.machine.devices.front(), query.machine.host, run);
 }
 
 }  // namespace kvfathom::cli

@@ -54,7 +54,9 @@ SpeedPlan::SpeedPlan(const Query& query,
     : decode_laws_(laws_of(query, Phase::decode)),
       speculation_(speculation),
       n_gpus_(std::max(1, query.machine.n_gpus)),
-      replicas_(query.settings.data_parallel) {
+      replicas_(query.settings.data_parallel),
+      n_stages_(is_llama_cpp(query) ? n_gpus_ : 1),
+      chunk_tokens_(kvfathom::cli::chunk_tokens(query)) {
   if (query.settings.gpu_layers && *query.settings.gpu_layers <= n_layers(query.model.spec)) {
     throw Unsupported("--gpu-layers",
                       "whole layers on the host: no law is known for them",
@@ -78,6 +80,12 @@ SpeedPlan::SpeedPlan(const Query& query,
 StepTime SpeedPlan::prompt(std::int64_t context_tokens, bool details) {
   StepTime time = prompt_->prompt(context_tokens, 0, 1, details);
   ops_ = details ? prompt_->ops() : ops_;
+  const std::int64_t n_chunks = (context_tokens + chunk_tokens_ - 1) / chunk_tokens_;
+  const double sooner =
+      pipeline_speed_up(n_stages_, static_cast<double>(n_chunks), prompt_laws_->pipeline_share());
+  time.time_s.value /= sooner;
+  time.time_s.low /= sooner;
+  time.time_s.high /= sooner;
   return time;
 }
 

@@ -9,6 +9,7 @@
 #include "cli/model_argument.h"
 #include "model/error.h"
 #include "model/io/hardware_json.h"
+#include "model/latency/generation.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -24,8 +25,9 @@ void add_step(const StepOps& ops,
               const StepShape& shape,
               double n_times,
               Replay& replay,
-              double most_speed_up = 1.0) {
-  ReplayStep step{.ops = {}, .n_times = n_times, .most_speed_up = most_speed_up};
+              std::int64_t n_stages = 1,
+              double n_in_flight = 1.0) {
+  ReplayStep step{.ops = {}, .n_times = n_times, .n_stages = n_stages, .n_in_flight = n_in_flight};
   ops.emit(shape, step.ops);
   replay.steps.push_back(std::move(step));
 }
@@ -42,10 +44,9 @@ void add_prompts(const StepOps& ops,
   const std::int64_t chunk = std::min(n, row.chunk_tokens);
   const std::int64_t n_chunks = n / chunk;
   // llama.cpp's layers are spread over the GPUs, which work on different chunks at a time.
-  const double stages = is_llama_cpp(row) ? static_cast<double>(row.n_gpus) : 1.0;
+  const std::int64_t n_stages = is_llama_cpp(row) ? row.n_gpus : 1;
   const std::int64_t n_steps = (n + chunk - 1) / chunk;
   const double in_flight = static_cast<double>(n_steps) * groups;
-  const double speed_up = stages * in_flight / (in_flight + stages - 1.0);
   const std::int64_t n_priced = std::min(n_chunks, kMostChunks);
   const double each = groups * n_times;
   for (std::int64_t i = 0; i < n_priced; ++i) {
@@ -57,7 +58,8 @@ void add_prompts(const StepOps& ops,
               .n_cached_tokens = row.depth_tokens + at * chunk},
              each * static_cast<double>(n_chunks) / static_cast<double>(n_priced),
              replay,
-             speed_up);
+             n_stages,
+             in_flight);
   }
   if (const std::int64_t rest = n - n_chunks * chunk; rest > 0) {
     add_step(ops,
@@ -67,7 +69,8 @@ void add_prompts(const StepOps& ops,
               .n_cached_tokens = row.depth_tokens + n_chunks * chunk},
              each,
              replay,
-             speed_up);
+             n_stages,
+             in_flight);
   }
 }
 
@@ -166,13 +169,14 @@ void Replays::add(const SpeedRow& row, const EngineSpeed* speed) {
     }
     const StepOps& ops = ops_of(row);
     const HardwareSpec& device = device_named(row.gpu);
+    replay.device = &device;
     replay.device_class = device_class(device);
     replay.n_layers = ops.n_layers();
     const bool has_prompt = row.metric != SpeedMetric::decode;
-    const EngineRun run{.phase = row.is_prefill() ? Phase::prefill : Phase::decode,
-                        .backend = row.backend,
-                        .flash_attention = row.flash_attention};
-    replay.laws = std::make_unique<EngineLaws>(*speed, device, run);
+    replay.run = {.phase = row.is_prefill() ? Phase::prefill : Phase::decode,
+                  .backend = row.backend,
+                  .flash_attention = row.flash_attention};
+    replay.laws = std::make_unique<EngineLaws>(*speed, device, replay.run);
     if (has_prompt && !peak_rate(device, DType::bf16)) {
       throw Unsupported(row.gpu, "its data sheet names no peak rate", "");
     }
@@ -183,13 +187,13 @@ void Replays::add(const SpeedRow& row, const EngineSpeed* speed) {
   all_.push_back(std::move(replay));
 }
 
-Estimate predicted_time(const Replay& replay) {
-  StepPricer pricer(*replay.laws);
-  const double pipeline_share = replay.laws->pipeline_share();
+Estimate predicted_time(const Replay& replay, const LawSource& laws) {
+  StepPricer pricer(laws);
   Estimate sum{.provenance = Provenance::exact};
   for (const ReplayStep& step : replay.steps) {
     const StepTime time = pricer.price(step.ops, replay.n_layers, false);
-    const double n = step.n_times / (1.0 + pipeline_share * (step.most_speed_up - 1.0));
+    const double n =
+        step.n_times / pipeline_speed_up(step.n_stages, step.n_in_flight, laws.pipeline_share());
     sum.value += n * time.time_s.value;
     sum.low += n * time.time_s.low;
     sum.high += n * time.time_s.high;

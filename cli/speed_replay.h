@@ -14,18 +14,21 @@ namespace kvfathom::cli {
 struct ReplayStep {
   std::vector<Op> ops;
   double n_times = 1.0;
-  double most_speed_up = 1.0;  ///< of GPUs that work on different chunks at a time
+  std::int64_t n_stages = 1;  ///< GPUs that work on different chunks at a time, ...
+  double n_in_flight = 1.0;   ///< ... and how many of them there are
 };
 
 /// A row ready to be priced as often as a fit asks.
 struct Replay {
   const SpeedRow* row = nullptr;
+  const HardwareSpec* device = nullptr;  ///< null where the row is refused
+  EngineRun run;
   std::string device_class;
   std::vector<ReplayStep> steps;
   std::int64_t n_layers = 0;
-  double measured_s = 0.0;  ///< of all the steps
-  std::string refused;      ///< why the row cannot be priced; empty: it can
-  std::unique_ptr<EngineLaws> laws;
+  double measured_s = 0.0;           ///< of all the steps
+  std::string refused;               ///< why the row cannot be priced; empty: it can
+  std::unique_ptr<EngineLaws> laws;  ///< of the engine's parameters alone, for fitting them
 };
 
 /// Models and devices are read once each. `speed_of` gives an engine's parameters, or nothing where
@@ -48,8 +51,9 @@ class Replays {
   std::vector<Replay> all_;
 };
 
-/// What the run took by the laws as they are now, with the interval of its engine.
-[[nodiscard]] Estimate predicted_time(const Replay& replay);
+/// What the run took by these laws: the engine's parameters as they are now (`replay.laws`), or
+/// what `speed` prices by.
+[[nodiscard]] Estimate predicted_time(const Replay& replay, const LawSource& laws);
 
 /// The value at this share of the ranks: 0.5 is the median. There must be one.
 [[nodiscard]] double quantile(std::vector<double> values, double share);

@@ -42,6 +42,11 @@ struct SpeedSummary {
 [[nodiscard]] std::vector<SpeedOutcome> replay_speeds(const std::vector<SpeedRow>& rows,
                                                       const std::vector<EngineSpeed>& speeds);
 
+/// Every row by what `speed` prices it by: published kernels first for serving engines. Engines
+/// without parameters in `speeds` are refused.
+[[nodiscard]] std::vector<SpeedOutcome> predict_speeds(const std::vector<SpeedRow>& rows,
+                                                       const std::vector<EngineSpeed>& speeds);
+
 [[nodiscard]] std::vector<SpeedSummary> summarise(const std::vector<SpeedOutcome>& outcomes);
 
 /// data/engines/speed/*.json, sorted by name.

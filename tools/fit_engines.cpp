@@ -14,6 +14,7 @@
 
 #include "cli/speed_fit.h"
 #include "model/io/engine_law_json.h"
+#include "model/io/file.h"
 
 namespace {
 
@@ -58,7 +59,7 @@ int run(const std::vector<std::string>& arguments) {
   for (const auto& [engine, n] : engines) {
     const kvfathom::cli::SpeedFit fit = kvfathom::cli::fit_speed(engine, rows);
     const std::string path = arguments[1] + "/" + engine + ".json";
-    std::ofstream(path) << kvfathom::write_engine_speed(fit.speed);
+    kvfathom::write_file(path, kvfathom::write_engine_speed(fit.speed));
     print_errors(fit.speed);
     write_rows(table, fit.held_out);
   }
@@ -66,7 +67,7 @@ int run(const std::vector<std::string>& arguments) {
   kvfathom::EngineSpeed reference = kvfathom::cli::initial_speed("reference");
   reference.source = "assumed: medians of published kernel tables";
   reference.provenance = kvfathom::Provenance::assumed;
-  std::ofstream(arguments[1] + "/reference.json") << kvfathom::write_engine_speed(reference);
+  kvfathom::write_file(arguments[1] + "/reference.json", kvfathom::write_engine_speed(reference));
   return 0;
 }
 

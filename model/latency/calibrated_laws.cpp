@@ -66,6 +66,8 @@ const FittedClass* CalibratedLaws::fitted(const KernelClass& id) const {
   plain.variant.clear();
   if (plain.format == "fp8_block") {
     plain.format = "fp8";
+  } else if (plain.format == name(DType::q4_0)) {
+    plain.format = "int4";  // as the kernels of checkpoints call 4-bit integers in groups
   }
   return nearest_class(calibration_, plain);
 }

@@ -27,6 +27,7 @@ class CalibratedLaws final : public LawSource {
   [[nodiscard]] PricedClass law(const OpClass& op_class, bool on_host) const override;
   [[nodiscard]] EngineGaps gaps() const override;
   [[nodiscard]] std::int64_t n_units() const override;
+  [[nodiscard]] double pipeline_share() const override { return behind_->pipeline_share(); }
 
  private:
   [[nodiscard]] const FittedClass* fitted(const KernelClass& id) const;

@@ -68,8 +68,7 @@ class EngineLaws final : public LawSource {
   [[nodiscard]] EngineGaps gaps() const override;
   [[nodiscard]] std::int64_t n_units() const override { return 0; }  // waves are not fitted
 
-  /// What layers spread over GPUs gain of the speed-up that chunks in flight could give; 1: all.
-  [[nodiscard]] double pipeline_share() const { return share("pipeline"); }
+  [[nodiscard]] double pipeline_share() const override { return share("pipeline"); }
 
   /// Whether a parameter of this feature applies to any law here.
   [[nodiscard]] bool has_feature(std::string_view feature) const;

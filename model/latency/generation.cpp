@@ -76,6 +76,11 @@ StepTime Generation::decode(std::int64_t n_cached_tokens,
   return pricer_.price(ops_, steps_->n_layers(), details);
 }
 
+double pipeline_speed_up(std::int64_t n_stages, double n_chunks, double share) {
+  const auto stages = static_cast<double>(n_stages);
+  return 1.0 + share * (stages * n_chunks / (n_chunks + stages - 1.0) - 1.0);
+}
+
 ModelSpec prediction_block(const ModelSpec& model) {
   const bool has_block =
       std::ranges::any_of(model.extras, [](const ExtraPart& part) { return part.kind == "mtp"; });

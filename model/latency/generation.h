@@ -40,6 +40,11 @@ class Generation {
   std::vector<Op> ops_;
 };
 
+/// How much sooner `n_chunks` are through layers that are spread over `n_stages` devices, which
+/// work on different chunks at a time, than one after the other: `share` of what an ideal pipeline
+/// gains, n_stages n_chunks / (n_chunks + n_stages - 1).
+[[nodiscard]] double pipeline_speed_up(std::int64_t n_stages, double n_chunks, double share);
+
 /// The model that a prediction block behind the decoder's last layer is: that layer again, with the
 /// model's own output head (DeepSeek-V3 report, s2.2). InputError where the model has none.
 [[nodiscard]] ModelSpec prediction_block(const ModelSpec& model);

@@ -81,7 +81,41 @@ std::int64_t layer_of(std::string_view name) {
   return index;
 }
 
-void add_matrix(const Tensor& tensor, std::vector<MatrixWork>& matrices) {
+/// A matrix in its logical shape, and what it takes as stored: scales and zeros among it.
+struct StoredTensor {
+  Tensor tensor;
+  std::int64_t bytes = 0;
+};
+
+/// Checkpoints pack eight 4-bit values of a row into each word of a `qweight`, with tensors of
+/// scales behind it (AWQ, GPTQ): such a matrix has the type that reads as much and unpacks alike.
+std::vector<StoredTensor> unpacked(const std::vector<Tensor>& tensors) {
+  constexpr std::string_view kPacked = "qweight";
+  constexpr std::int64_t kValuesPerWord = 8;
+  std::vector<StoredTensor> all;
+  all.reserve(tensors.size());
+  std::string_view base;  // of the packed matrix at hand
+  for (const Tensor& tensor : tensors) {
+    const std::string_view name = tensor.name;
+    if (name.ends_with(kPacked)) {
+      base = name.substr(0, name.size() - kPacked.size());
+      Tensor matrix = tensor;
+      matrix.name = std::string(base) + "weight";
+      matrix.shape[0] *= kValuesPerWord;
+      matrix.dtype = DType::q4_0;
+      all.push_back({std::move(matrix), data_bytes(tensor)});
+    } else if (!base.empty() && name.starts_with(base)) {
+      all.back().bytes += data_bytes(tensor);
+    } else {
+      base = {};
+      all.push_back({tensor, data_bytes(tensor)});
+    }
+  }
+  return all;
+}
+
+void add_matrix(const StoredTensor& stored, std::vector<MatrixWork>& matrices) {
+  const Tensor& tensor = stored.tensor;
   const PartRule& rule = rule_of(tensor.name);
   const auto same = std::ranges::find_if(matrices, [&](const MatrixWork& m) {
     return m.part == rule.part && m.n_in == tensor.shape[0] && m.dtype == tensor.dtype &&
@@ -89,7 +123,7 @@ void add_matrix(const Tensor& tensor, std::vector<MatrixWork>& matrices) {
   });
   if (same != matrices.end()) {
     same->n_out += tensor.shape[1];
-    same->weights_bytes += data_bytes(tensor);
+    same->weights_bytes += stored.bytes;
     return;
   }
   matrices.push_back({.part = rule.part,
@@ -97,12 +131,12 @@ void add_matrix(const Tensor& tensor, std::vector<MatrixWork>& matrices) {
                       .n_out = tensor.shape[1],
                       .n_stack = tensor.shape[2],
                       .dtype = tensor.dtype,
-                      .weights_bytes = data_bytes(tensor),
+                      .weights_bytes = stored.bytes,
                       .of_attention = rule.of_attention,
                       .replicated = rule.replicated});
 }
 
-void add_experts(const Tensor& tensor,
+void add_experts(const StoredTensor& stored,
                  const MixtureOfExperts& moe,
                  std::int64_t hidden_size,
                  std::optional<ExpertWork>& experts) {
@@ -113,8 +147,8 @@ void add_experts(const Tensor& tensor,
                          .n_chosen = moe.n_experts_per_token,
                          .gated = moe.gated};
   }
-  experts->dtype = tensor.dtype;  // of the down projection where they differ: it comes last
-  experts->weights_bytes += data_bytes(tensor);
+  experts->dtype = stored.tensor.dtype;  // of the down projection where they differ: it comes last
+  experts->weights_bytes += stored.bytes;
 }
 
 bool equal(const LayerWork& a, const LayerWork& b) {
@@ -164,7 +198,8 @@ ModelWork model_work(const ModelSpec& model,
     layers[i].n_layers = 1;
     layers[i].n_host_experts = static_cast<std::int64_t>(i) < n_host_expert_layers ? 1 : 0;
   }
-  for (const Tensor& tensor : tensors) {
+  for (const StoredTensor& stored : unpacked(tensors)) {
+    const Tensor& tensor = stored.tensor;
     const std::int64_t index = layer_of(tensor.name);
     if (index < 0 || index >= n_layers(model) || !is_matrix(tensor)) {
       continue;
@@ -172,9 +207,9 @@ ModelWork model_work(const ModelSpec& model,
     LayerWork& layer = layers[static_cast<std::size_t>(index)];
     const auto* moe = std::get_if<MixtureOfExperts>(&layer.layer.feed_forward);
     if (moe != nullptr && has(tensor.name, "_exps.")) {
-      add_experts(tensor, *moe, model.hidden_size, layer.experts);
+      add_experts(stored, *moe, model.hidden_size, layer.experts);
     } else if (moe == nullptr || !has(tensor.name, "ffn_gate_inp.")) {  // routing is the experts'
-      add_matrix(tensor, layer.matrices);
+      add_matrix(stored, layer.matrices);
     }
   }
   ModelWork work{.layers = {}, .output_head = output_head(model, tensors)};

@@ -46,6 +46,8 @@ class LawSource {
   [[nodiscard]] virtual EngineGaps gaps() const = 0;
   /// Units (SMs) that blocks are spread over; 0: not known.
   [[nodiscard]] virtual std::int64_t n_units() const = 0;
+  /// What layers spread over GPUs gain of the speed-up that chunks in flight could give; 1: all.
+  [[nodiscard]] virtual double pipeline_share() const { return 0.0; }
 };
 
 /// What a step waits for most.

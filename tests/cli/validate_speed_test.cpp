@@ -38,7 +38,7 @@ SpeedRow llama2_row(const std::string& gpu, const std::string& weights, double t
 }
 
 SpeedOutcome replayed(const SpeedRow& row) {
-  return cli::replay_speeds({row}, cli::read_engine_speeds()).front();
+  return cli::predict_speeds({row}, cli::read_engine_speeds()).front();
 }
 
 // tg128 without FlashAttention of the llama.cpp scoreboard (discussion 15013, 2025-2026).

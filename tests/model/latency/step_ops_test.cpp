@@ -11,6 +11,7 @@
 #include "model/cache/request_text.h"
 #include "model/error.h"
 #include "model/io/inspect_json.h"
+#include "model/weights/recipe.h"
 
 namespace kvfathom {
 namespace {
@@ -223,6 +224,33 @@ TEST(StepOps, RaggedBatchesCostTheirTokens) {
   const double ragged = step(model, {.n_sequences = 2, .ragged = lengths}).cache;
   const double even = step(model, {.n_sequences = 2, .n_cached_tokens = 2000}).cache;
   EXPECT_EQ(ragged, even);
+}
+
+// A format changes what is read, never what is computed: every recipe has the same products.
+TEST(StepOps, EveryWeightFormatHasTheSameProducts) {
+  for (const char* id : {"llama-3.1-8b", "qwen3-30b-a3b", "glm-4.7-flash"}) {
+    const ModelSpec plain = catalog(id);
+    const StepShape prompt{.phase = Phase::prefill, .n_new_tokens = 512};
+    const Totals expected = step(plain, prompt);
+    for (const char* recipe :
+         {"fp8", "int8", "awq", "gptq", "int4", "nvfp4", "mxfp4", "q8_0", "q4_k_m", "iq4_xs"}) {
+      ModelSpec model = plain;
+      model.tensors = quantised(model, tensor_inventory(model), parse_recipe(recipe));
+      const Totals sum = step(model, prompt);
+      EXPECT_NEAR(sum.flops, expected.flops, 1e-6 * expected.flops) << id << " " << recipe;
+      EXPECT_LE(sum.weights, expected.weights) << id << " " << recipe;
+      EXPECT_GT(sum.weights, 0.2 * expected.weights) << id << " " << recipe;
+    }
+  }
+}
+
+// AWQ: 4 bits and, in groups of 128, a scale of 16 and a zero of 4: 4.16 bits a weight of the
+// layers' 6.98 B; the head's 525 M stay in 16.
+TEST(StepOps, PackedWeightsCountTheirScales) {
+  ModelSpec model = catalog("llama-3.1-8b");
+  model.tensors = quantised(model, tensor_inventory(model), parse_recipe("awq"));
+  const double expected = 6.979e9 * 4.15625 / 8.0 + 2.0 * 128256.0 * 4096.0;
+  EXPECT_NEAR(step(model, {}).weights, expected, 0.002 * expected);
 }
 
 }  // namespace
