@@ -37,6 +37,7 @@ LatencySettings latency_settings(const Query& query, const CacheCase& cache_case
                            .tensor_parallel = s.tensor_parallel,
                            .pipeline_parallel = s.pipeline_parallel,
                            .expert_parallel = s.expert_parallel,
+                           .data_parallel = s.data_parallel,
                            .n_host_expert_layers = s.cpu_moe_layers,
                            .absorbed_prefill = is_llama_cpp(query)};
   if (is_llama_cpp(query) && query.machine.n_gpus > 1) {
@@ -54,9 +55,7 @@ SpeedPlan::SpeedPlan(const Query& query,
     : decode_laws_(laws_of(query, Phase::decode)),
       speculation_(speculation),
       n_gpus_(std::max(1, query.machine.n_gpus)),
-      replicas_(query.settings.data_parallel),
-      n_stages_(is_llama_cpp(query) ? n_gpus_ : 1),
-      chunk_tokens_(kvfathom::cli::chunk_tokens(query)) {
+      replicas_(query.settings.data_parallel) {
   if (query.settings.gpu_layers && *query.settings.gpu_layers <= n_layers(query.model.spec)) {
     throw Unsupported("--gpu-layers",
                       "whole layers on the host: no law is known for them",
@@ -80,12 +79,6 @@ SpeedPlan::SpeedPlan(const Query& query,
 StepTime SpeedPlan::prompt(std::int64_t context_tokens, bool details) {
   StepTime time = prompt_->prompt(context_tokens, 0, 1, details);
   ops_ = details ? prompt_->ops() : ops_;
-  const std::int64_t n_chunks = (context_tokens + chunk_tokens_ - 1) / chunk_tokens_;
-  const double sooner =
-      pipeline_speed_up(n_stages_, static_cast<double>(n_chunks), prompt_laws_->pipeline_share());
-  time.time_s.value /= sooner;
-  time.time_s.low /= sooner;
-  time.time_s.high /= sooner;
   return time;
 }
 
@@ -102,6 +95,7 @@ StepTime SpeedPlan::decode(std::int64_t context_tokens, std::int64_t sequences, 
   step.time_s.value += n * draft.value;
   step.time_s.low += n * draft.low;
   step.time_s.high += n * draft.high;
+  step.time_s.provenance = worst(step.time_s.provenance, draft.provenance);
   return step;
 }
 
@@ -137,24 +131,34 @@ std::optional<std::int64_t> pays_from(SpeedPlan& one,
 }
 
 std::string SpeedPlan::laws_sentence() const {
-  std::vector<std::string> origins;
-  for (const PricedClass& one : decode_->pricer().classes()) {
-    std::string origin(one.origin);
-    if (std::find(origins.begin(), origins.end(), origin) == origins.end()) {
-      origins.push_back(std::move(origin));
+  std::vector<PricedClass> classes(decode_->pricer().classes().begin(),
+                                   decode_->pricer().classes().end());
+  if (prompt_ != nullptr) {
+    const auto of_prompts = prompt_->pricer().classes();
+    classes.insert(classes.end(), of_prompts.begin(), of_prompts.end());
+  }
+  std::vector<std::string_view> origins;
+  for (const PricedClass& one : classes) {
+    if (std::ranges::find(origins, one.origin) == origins.end()) {
+      origins.push_back(one.origin);
     }
   }
   std::string text;
-  for (const std::string& origin : origins) {
-    std::string kinds;
-    for (const PricedClass& one : decode_->pricer().classes()) {
-      const std::string kind(name(one.op_class.kind));
-      if (one.origin == origin && kinds.find(kind) == std::string::npos) {
-        kinds += (kinds.empty() ? "" : ", ") + kind;
+  for (const std::string_view origin : origins) {
+    std::vector<std::string_view> kinds;
+    for (const PricedClass& one : classes) {
+      const std::string_view kind = name(one.op_class.kind);
+      if (one.origin == origin && std::ranges::find(kinds, kind) == kinds.end()) {
+        kinds.push_back(kind);
       }
     }
-    text += (text.empty() ? "Times: " : "; ") + origin;
-    text += origins.size() > 1 ? " (" + kinds + ")" : "";
+    text += (text.empty() ? "Times: " : "; ") + std::string(origin);
+    if (origins.size() > 1) {
+      for (std::size_t i = 0; i < kinds.size(); ++i) {
+        text += (i == 0 ? " (" : ", ") + std::string(kinds[i]);
+      }
+      text += ")";
+    }
   }
   return text + ".";
 }

@@ -56,8 +56,6 @@ class SpeedPlan {
   std::unique_ptr<Generation> draft_;
   std::int64_t n_gpus_ = 1;
   std::int64_t replicas_ = 1;
-  std::int64_t n_stages_ = 1;  ///< GPUs that work on different chunks of a prompt
-  std::int64_t chunk_tokens_ = 1;
 };
 
 /// The query's settings as steps know them.

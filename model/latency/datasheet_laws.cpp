@@ -23,7 +23,8 @@ constexpr double kOverlap = 2.0;
 constexpr double kLogError = 0.6;
 
 /// Hosts: a copy of the data reaches about this much of the bus, and a core's products their share.
-constexpr BytesPerSecond kUnknownHostBandwidth{60e9};  // two channels of DDR5, half lost
+constexpr BytesPerSecond kUnknownHostBandwidth{75e9};  // two channels of DDR5-4800
+constexpr FlopsPerSecond kUnknownHostRate{1e12};       // sixteen cores of AVX2 at 4 GHz
 
 std::optional<FlopsPerSecond> first_of(const HardwareSpec& device,
                                        std::initializer_list<const char*> names) {
@@ -34,12 +35,6 @@ std::optional<FlopsPerSecond> first_of(const HardwareSpec& device,
     }
   }
   return std::nullopt;
-}
-
-bool is_link(OpKind kind) {
-  return kind == OpKind::host_transfer || kind == OpKind::file_read ||
-         kind == OpKind::network_transfer || kind == OpKind::peer_transfer ||
-         kind == OpKind::all_reduce || kind == OpKind::all_to_all;
 }
 
 /// Bytes that cross a link for each byte of a message, of one rank: a ring's all-reduce sends
@@ -124,12 +119,14 @@ PricedClass DatasheetLaws::law(const OpClass& op_class, bool on_host) const {
   const double rate_share = is_attention(op_class.kind) ? kAttentionShare : kProductShare;
   priced.launch = kLaunch;
   priced.law.bandwidth = kReadShare * (on_host && !host_ ? kUnknownHostBandwidth : spec.bandwidth);
-  const auto rate = peak_rate(spec, op_class.format);
-  if (rate && !(on_host && !host_)) {
+  const auto rate = on_host && !host_ ? std::nullopt : peak_rate(spec, op_class.format);
+  if (on_host && !rate) {
+    priced.law.flops = rate_share * kUnknownHostRate;
+  } else if (rate) {
     priced.law.flops = rate_share * *rate;
   }
   priced.law.p = kOverlap;
-  if (on_host && !host_) {
+  if (on_host && (!host_ || !rate)) {
     priced.provenance = Provenance::assumed;
     priced.origin = "assumed host";
   }

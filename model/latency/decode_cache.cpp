@@ -52,6 +52,9 @@ DType kernel_format(const Emit& emit, const Attention& a, std::int64_t row) {
   return bits >= 8 ? DType::q8_0 : DType::q4_0;
 }
 
+/// Query heads of one token that share a reading of K and V; the tokens of a draft share it too.
+constexpr std::int64_t kHeadsPerPass = 16;
+
 /// Plain decode attention over at most `token_cap` (0: all) tokens of rows of `row` bytes.
 void emit_reading(const Emit& emit, const Attention& a, std::int64_t row, std::int64_t token_cap) {
   const Heads heads = heads_of(emit, a);
@@ -62,7 +65,8 @@ void emit_reading(const Emit& emit, const Attention& a, std::int64_t row, std::i
                                    .n_sequences = emit.step.n_sequences,
                                    .window_tokens = token_cap,
                                    .sink_logits = a.sinks,
-                                   .row_bytes = row};
+                                   .row_bytes = row,
+                                   .heads_per_pass = kHeadsPerPass * emit.step.n_new_tokens};
   const OpCost cost = decode_attention_cost(shape);
   emit.add({.op_class = {.kind = OpKind::decode_attention,
                          .format = kernel_format(emit, a, row),
@@ -192,14 +196,21 @@ struct DecodeScheme {
   void operator()(const S& s) const {
     const cache::CacheLayout rows = layout(s);
     const std::int64_t row = stored_row_bytes(emit, a, rows);
-    emit_fetch(emit, Bytes(static_cast<double>(attended(rows) * row * 2 * a.n_kv_heads)));
-    emit_reading(emit, a, row, rows.token_cap.value_or(0));
+    emit_fetch(emit,
+               Bytes(static_cast<double>(attended(rows) * row * 2 * emit.share(a.n_kv_heads))));
+    emit_reading(emit, a, row, token_cap(rows));
   }
 
  private:
+  /// Tokens that are read at most: a window, a budget, or what an indexer chooses; 0: all.
+  [[nodiscard]] std::int64_t token_cap(const cache::CacheLayout& rows) const {
+    const std::int64_t cap = rows.token_cap.value_or(0);
+    const std::int64_t top_k = a.indexer ? a.indexer->top_k : 0;
+    return cap == 0 || (top_k > 0 && top_k < cap) ? top_k : cap;
+  }
   [[nodiscard]] std::int64_t attended(const cache::CacheLayout& rows) const {
-    return emit.step.n_sequences *
-           std::min(emit.context(), rows.token_cap.value_or(emit.context()));
+    const std::int64_t cap = token_cap(rows);
+    return emit.step.n_sequences * (cap > 0 ? std::min(emit.context(), cap) : emit.context());
   }
 
   /// Schemes that look at every step's attention for what to drop next.
@@ -249,31 +260,34 @@ struct DecodeScheme {
   }
 };
 
-/// Indexer keys of every token are scored; what is attended after is the best of them.
-std::int64_t emit_index_scores(const Emit& emit, const LatentAttention& a) {
-  if (!a.indexer) {
-    return emit.context();
-  }
-  const OpCost cost = index_scores_cost({.n_sequences = emit.step.n_sequences,
-                                         .n_tokens = emit.context(),
-                                         .n_heads = a.indexer->n_heads,
-                                         .head_dim = a.indexer->head_dim});
+}  // namespace
+
+void emit_index_scores(const Emit& emit, const Indexer& indexer, double pairs) {
+  OpCost cost = index_scores_cost({.n_sequences = emit.step.n_sequences,
+                                   .n_tokens = emit.context(),
+                                   .n_heads = indexer.n_heads,
+                                   .head_dim = indexer.head_dim});
+  const auto sequences = static_cast<double>(emit.step.n_sequences);
+  cost.flops =
+      Flops(2.0 * sequences * pairs * static_cast<double>(indexer.n_heads * indexer.head_dim));
   emit.add({.op_class = {.kind = OpKind::index_scores,
                          .format = DType::f8_e4m3,
-                         .head_dim = a.indexer->head_dim},
+                         .head_dim = indexer.head_dim},
             .part = "indexer scores",
             .cost = cost,
             .n_blocks = emit.step.n_sequences,
             .cache = cost.read});
-  return std::min(emit.context(), a.indexer->top_k);
 }
 
-}  // namespace
-
 void emit_decode_attention(const Emit& emit, const Attention& a, const LayerWork& layer) {
+  if (a.indexer) {
+    const auto queries = static_cast<double>(emit.step.n_new_tokens);
+    emit_index_scores(emit, *a.indexer, queries * static_cast<double>(emit.context()));
+  }
   for (const cache::Scheme& scheme : layer.schemes) {
-    if (std::holds_alternative<cache::State>(scheme)) {
-      continue;  // of a mixer beside this one
+    if (std::holds_alternative<cache::State>(scheme) ||
+        std::holds_alternative<cache::SparseIndex>(scheme)) {
+      continue;  // of a mixer beside this one; the indexer's keys, scored below
     }
     if (std::holds_alternative<cache::CrossLayer>(scheme)) {
       const std::int64_t row = stored_row_bytes(emit,
@@ -300,7 +314,13 @@ void emit_decode_latent(const Emit& emit, const LatentAttention& a, const LayerW
       std::visit(DecodeScheme{emit, expanded, layer}, scheme);
       continue;
     }
-    const std::int64_t tokens = emit.step.n_sequences * emit_index_scores(emit, a);
+    std::int64_t attended = emit.context();
+    if (a.indexer) {
+      const auto queries = static_cast<double>(emit.step.n_new_tokens);
+      emit_index_scores(emit, *a.indexer, queries * static_cast<double>(emit.context()));
+      attended = std::min(attended, a.indexer->top_k);
+    }
+    const std::int64_t tokens = emit.step.n_sequences * attended;
     const MlaDecodeShape shape{.n_sequences = emit.step.n_sequences,
                                .n_cached_tokens = tokens,
                                .n_heads = static_cast<int>(emit.query_heads(a.n_heads)),

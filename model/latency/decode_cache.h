@@ -11,4 +11,8 @@ void emit_decode_attention(const Emit& emit, const Attention& a, const LayerWork
 /// The same of a latent layer: absorbed, beside its indexer where it has one, or expanded.
 void emit_decode_latent(const Emit& emit, const LatentAttention& a, const LayerWork& layer);
 
+/// Scores of `pairs` of a query and a cached token (of one sequence), for all the indexer's heads:
+/// keys are read once, 2 heads head_dim FLOPs a pair.
+void emit_index_scores(const Emit& emit, const Indexer& indexer, double pairs);
+
 }  // namespace kvfathom::latency

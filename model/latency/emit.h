@@ -42,6 +42,9 @@ struct Emit {
   }
 };
 
+/// One product, this rank's share of it.
+void emit_matrix(const Emit& emit, const MatrixWork& matrix, const Mixer& mixer);
+
 /// Projections, routed experts and what lies between them.
 void emit_products(const Emit& emit, const LayerWork& layer);
 

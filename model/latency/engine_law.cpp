@@ -61,12 +61,6 @@ bool is_attention(OpKind kind) {
          kind == OpKind::mla_decode;
 }
 
-bool is_link(OpKind kind) {
-  return kind == OpKind::host_transfer || kind == OpKind::file_read ||
-         kind == OpKind::network_transfer || kind == OpKind::peer_transfer ||
-         kind == OpKind::all_reduce || kind == OpKind::all_to_all;
-}
-
 /// Held-out rows lie within this: those of the class, if there are enough, else those of all
 /// classes where this one was seen, else those of classes that were held out as a whole.
 double log_error_of(const EngineSpeed& speed, Phase phase, const std::string& device) {

@@ -9,27 +9,50 @@
 namespace kvfathom {
 namespace {
 
+bool is_same(const Op& a, const Op& b) {
+  return a.op_class == b.op_class && a.part == b.part && a.on_host == b.on_host &&
+         a.n_times == b.n_times;
+}
+
 /// Chunks share their laws, so their errors add up as one.
-void add_chunk(StepTime& sum, const StepTime& chunk) {
-  sum.time_s.value += chunk.time_s.value;
-  sum.time_s.low += chunk.time_s.low;
-  sum.time_s.high += chunk.time_s.high;
-  sum.time_s.provenance = worst(sum.time_s.provenance, chunk.time_s.provenance);
+void add_time(Estimate& sum, const Estimate& chunk) {
+  sum.value += chunk.value;
+  sum.low += chunk.low;
+  sum.high += chunk.high;
+  sum.provenance = worst(sum.provenance, chunk.provenance);
+}
+
+/// The operations of all chunks, like ones as one entry, and their times.
+void add_details(const std::vector<Op>& ops,
+                 const StepTime& chunk,
+                 std::vector<Op>& all,
+                 StepTime& sum) {
+  std::vector<bool> taken(all.size(), false);  // equal operations of a chunk stay apart
   for (const OpTime& one : chunk.ops) {
-    const auto same = std::ranges::find(sum.ops, one.op, &OpTime::op);
-    if (same == sum.ops.end()) {
-      sum.ops.push_back(one);
-    } else {
-      same->time += one.time;
-      same->bound = one.bound;
+    const Op& op = ops[one.op];
+    std::size_t at = 0;
+    while (at < all.size() && (at >= taken.size() || taken[at] || !is_same(all[at], op))) {
+      ++at;
     }
+    if (at == all.size()) {
+      all.push_back(op);
+      sum.ops.push_back({at, one.time, one.bound});
+      continue;
+    }
+    taken[at] = true;
+    all[at].cost = all[at].cost + op.cost;
+    sum.ops[at].time += one.time;
+    sum.ops[at].bound = one.bound;
   }
 }
 
 }  // namespace
 
 Generation::Generation(const StepOps& steps, const LawSource& laws, std::int64_t chunk_tokens)
-    : steps_(&steps), pricer_(laws), chunk_tokens_(chunk_tokens) {}
+    : steps_(&steps),
+      pricer_(laws),
+      chunk_tokens_(chunk_tokens),
+      pipeline_share_(laws.pipeline_share()) {}
 
 StepTime Generation::prompt(std::int64_t n_tokens,
                             std::int64_t n_cached_tokens,
@@ -43,25 +66,24 @@ StepTime Generation::prompt(std::int64_t n_tokens,
     const StepShape step{.phase = Phase::prefill,
                          .n_sequences = n_sequences,
                          .n_new_tokens = std::min(chunk_tokens_, n_tokens - done),
-                         .n_cached_tokens = n_cached_tokens + done};
+                         .n_cached_tokens = n_cached_tokens + done,
+                         .ends_prompt = done + chunk_tokens_ >= n_tokens};
     steps_->emit(step, ops_);
     const StepTime chunk = pricer_.price(ops_, steps_->n_layers(), details);
-    add_chunk(sum, chunk);
+    add_time(sum.time_s, chunk.time_s);
+    add_details(ops_, chunk, all, sum);
     if (chunk.time_s.value > longest_s) {
       longest_s = chunk.time_s.value;
       sum.bound = chunk.bound;
     }
-    if (details && all.empty()) {
-      all = ops_;
-    } else if (details) {
-      for (std::size_t i = 0; i < all.size(); ++i) {
-        all[i].cost = all[i].cost + ops_[i].cost;
-      }
-    }
   }
-  if (details) {
-    ops_ = std::move(all);
-  }
+  ops_ = details ? std::move(all) : ops_;
+  const std::int64_t n_chunks = (n_tokens + chunk_tokens_ - 1) / chunk_tokens_;
+  const double sooner = pipeline_speed_up(
+      steps_->settings().pipeline_parallel, static_cast<double>(n_chunks), pipeline_share_);
+  sum.time_s.value /= sooner;
+  sum.time_s.low /= sooner;
+  sum.time_s.high /= sooner;
   return sum;
 }
 

@@ -17,42 +17,41 @@ namespace {
 struct PartRule {
   std::string_view mark;  ///< found in the tensor's name
   std::string_view part;
-  bool of_attention = false;
   bool replicated = false;
 };
 
 constexpr std::array<PartRule, 31> kParts{{
-    {"attn_qkv.", "q k v", true, false},
-    {"attn_q_a.", "latents", true, true},
-    {"attn_kv_a_mqa.", "latents", true, true},
-    {"attn_kv_a.", "latents", true, true},
-    {"attn_q_b.", "q from latent", true, false},
-    {"attn_kv_b.", "k v from latent", true, false},
-    {"attn_k_b.", "absorb k", true, false},
-    {"attn_v_b.", "absorb v", true, false},
-    {"attn_q.", "q k v", true, false},
-    {"attn_k.", "q k v", true, false},
-    {"attn_v.", "q k v", true, false},
-    {"attn_gate.", "gate of attention", true, false},
-    {"attn_output.", "attention output", true, false},
-    {"indexer.", "indexer", true, true},
-    {"ssm_in.", "state input", true, false},
-    {"ssm_x.", "state input", true, false},
-    {"ssm_dt.", "state input", true, false},
-    {"ssm_ba.", "state input", true, false},
-    {"ssm_beta.", "state input", true, false},
-    {"ssm_alpha.", "state input", true, false},
-    {"ssm_f_", "state input", true, false},
-    {"ssm_g", "state input", true, false},
-    {"ssm_out.", "state output", true, false},
-    {"time_mix_", "time mix", true, false},
-    {"shortconv.", "short convolution", true, false},
-    {"_shexp.", "shared expert", false, false},
-    {"ffn_gate.", "gate up", false, false},
-    {"ffn_up.", "gate up", false, false},
-    {"ffn_down.", "down", false, false},
-    {"channel_mix_", "channel mix", false, false},
-    {"", "other", false, true},  // per-layer inputs, side branches
+    {"attn_qkv.", "q k v", false},
+    {"attn_q_a.", "latents", true},
+    {"attn_kv_a_mqa.", "latents", true},
+    {"attn_kv_a.", "latents", true},
+    {"attn_q_b.", "q from latent", false},
+    {"attn_kv_b.", "k v from latent", false},
+    {"attn_k_b.", "absorb k", false},
+    {"attn_v_b.", "absorb v", false},
+    {"attn_q.", "q k v", false},
+    {"attn_k.", "q k v", false},
+    {"attn_v.", "q k v", false},
+    {"attn_gate.", "gate of attention", false},
+    {"attn_output.", "attention output", false},
+    {"indexer.", "indexer", true},
+    {"ssm_in.", "state input", false},
+    {"ssm_x.", "state input", false},
+    {"ssm_dt.", "state input", false},
+    {"ssm_ba.", "state input", false},
+    {"ssm_beta.", "state input", false},
+    {"ssm_alpha.", "state input", false},
+    {"ssm_f_", "state input", false},
+    {"ssm_g", "state input", false},
+    {"ssm_out.", "state output", false},
+    {"time_mix_", "time mix", false},
+    {"shortconv.", "short convolution", false},
+    {"_shexp.", "shared expert", false},
+    {"ffn_gate.", "gate up", false},
+    {"ffn_up.", "gate up", false},
+    {"ffn_down.", "down", false},
+    {"channel_mix_", "channel mix", false},
+    {"", "other", true},  // per-layer inputs, side branches
 }};
 
 bool has(std::string_view name, std::string_view part) {
@@ -66,9 +65,16 @@ const PartRule& rule_of(std::string_view name) {
 /// A product's weights: two axes of some length, and no convolution or state constant.
 bool is_matrix(const Tensor& tensor) {
   return tensor.shape[0] > 1 && tensor.shape[1] > 1 && tensor.name.ends_with(".weight") &&
-         !has(tensor.name, "norm") && !has(tensor.name, "conv") && !has(tensor.name, "lerp") &&
+         !has(tensor.name, "norm") && !has(tensor.name, "conv1d") &&
+         !has(tensor.name, "shortconv.conv.") && !has(tensor.name, "lerp") &&
          !has(tensor.name, "time_mix_decay") && !has(tensor.name, "time_mix_first") &&
-         !has(tensor.name, "altup_");
+         !has(tensor.name, "altup_correct") && !has(tensor.name, "altup_predict");
+}
+
+/// Looked up by token or position, or the output head, which is counted by itself.
+bool is_table(const Tensor& tensor) {
+  return has(tensor.name, "token_embd") || tensor.name == "position_embd.weight" ||
+         tensor.name == "output.weight";
 }
 
 /// "blk.7.": 7; -1 for what belongs to no layer.
@@ -85,6 +91,7 @@ std::int64_t layer_of(std::string_view name) {
 struct StoredTensor {
   Tensor tensor;
   std::int64_t bytes = 0;
+  bool block_scales = true;  ///< 8-bit floats: a scale a block, not one a row or matrix
 };
 
 /// Checkpoints pack eight 4-bit values of a row into each word of a `qweight`, with tensors of
@@ -106,6 +113,9 @@ std::vector<StoredTensor> unpacked(const std::vector<Tensor>& tensors) {
       all.push_back({std::move(matrix), data_bytes(tensor)});
     } else if (!base.empty() && name.starts_with(base)) {
       all.back().bytes += data_bytes(tensor);
+    } else if (name.ends_with("weight_scale") && !all.empty() &&
+               name.starts_with(all.back().tensor.name)) {
+      all.back().block_scales = false;
     } else {
       base = {};
       all.push_back({tensor, data_bytes(tensor)});
@@ -118,8 +128,9 @@ void add_matrix(const StoredTensor& stored, std::vector<MatrixWork>& matrices) {
   const Tensor& tensor = stored.tensor;
   const PartRule& rule = rule_of(tensor.name);
   const auto same = std::ranges::find_if(matrices, [&](const MatrixWork& m) {
-    return m.part == rule.part && m.n_in == tensor.shape[0] && m.dtype == tensor.dtype &&
-           m.n_stack == tensor.shape[2] && tensor.shape[2] == 1;
+    return m.part == rule.part && m.block_scales == stored.block_scales &&
+           m.n_in == tensor.shape[0] && m.dtype == tensor.dtype && m.n_stack == tensor.shape[2] &&
+           tensor.shape[2] == 1;
   });
   if (same != matrices.end()) {
     same->n_out += tensor.shape[1];
@@ -132,8 +143,8 @@ void add_matrix(const StoredTensor& stored, std::vector<MatrixWork>& matrices) {
                       .n_stack = tensor.shape[2],
                       .dtype = tensor.dtype,
                       .weights_bytes = stored.bytes,
-                      .of_attention = rule.of_attention,
-                      .replicated = rule.replicated});
+                      .replicated = rule.replicated,
+                      .block_scales = stored.block_scales});
 }
 
 void add_experts(const StoredTensor& stored,
@@ -149,12 +160,13 @@ void add_experts(const StoredTensor& stored,
   }
   experts->dtype = stored.tensor.dtype;  // of the down projection where they differ: it comes last
   experts->weights_bytes += stored.bytes;
+  experts->block_scales = stored.block_scales;
 }
 
 bool equal(const LayerWork& a, const LayerWork& b) {
   const auto same_matrix = [](const MatrixWork& x, const MatrixWork& y) {
     return x.part == y.part && x.n_in == y.n_in && x.n_out == y.n_out && x.n_stack == y.n_stack &&
-           x.dtype == y.dtype;
+           x.dtype == y.dtype && x.block_scales == y.block_scales;
   };
   const auto experts_bytes = [](const LayerWork& w) {
     return w.experts ? w.experts->weights_bytes : 0;
@@ -191,6 +203,7 @@ ModelWork model_work(const ModelSpec& model,
   const std::vector<Tensor> tensors =
       named_as_gguf(model) ? model.tensors : tensor_inventory(model);
   const auto schemes = cache::layer_schemes(model, requested);
+  ModelWork work{.layers = {}, .once = {}, .output_head = output_head(model, tensors)};
   std::vector<LayerWork> layers(model.layers.size());
   for (std::size_t i = 0; i < layers.size(); ++i) {
     layers[i].layer = model.layers[i];
@@ -201,7 +214,11 @@ ModelWork model_work(const ModelSpec& model,
   for (const StoredTensor& stored : unpacked(tensors)) {
     const Tensor& tensor = stored.tensor;
     const std::int64_t index = layer_of(tensor.name);
-    if (index < 0 || index >= n_layers(model) || !is_matrix(tensor)) {
+    if (index >= n_layers(model) || !is_matrix(tensor) || is_table(tensor)) {
+      continue;
+    }
+    if (index < 0) {
+      add_matrix(stored, work.once);
       continue;
     }
     LayerWork& layer = layers[static_cast<std::size_t>(index)];
@@ -212,7 +229,6 @@ ModelWork model_work(const ModelSpec& model,
       add_matrix(stored, layer.matrices);
     }
   }
-  ModelWork work{.layers = {}, .output_head = output_head(model, tensors)};
   for (LayerWork& layer : layers) {
     const auto same = std::ranges::find_if(
         work.layers, [&](const LayerWork& other) { return equal(layer, other); });

@@ -20,8 +20,8 @@ struct MatrixWork {
   std::int64_t n_stack = 1;
   DType dtype = DType::bf16;
   std::int64_t weights_bytes = 0;
-  bool of_attention = false;  ///< cut by the ranks that share the heads
   bool replicated = false;    ///< whole on every rank
+  bool block_scales = false;  ///< of 8-bit floats
 };
 
 /// Routed experts of one layer.
@@ -33,6 +33,7 @@ struct ExpertWork {
   bool gated = true;
   DType dtype = DType::bf16;
   std::int64_t weights_bytes = 0;  ///< of all experts
+  bool block_scales = false;       ///< of 8-bit floats
 };
 
 /// Layers that run the same products over the same cache.
@@ -47,6 +48,7 @@ struct LayerWork {
 
 struct ModelWork {
   std::vector<LayerWork> layers;
+  std::vector<MatrixWork> once;  ///< of no layer: what feeds per-layer inputs and side streams
   MatrixWork output_head;
 };
 

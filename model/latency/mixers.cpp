@@ -32,6 +32,9 @@ void emit_cache_write(const Emit& emit, std::int64_t n_kv_heads, std::int64_t he
 
 /// What a scheme that evicts does to a prompt once it is processed.
 void emit_prompt_eviction(const Emit& emit, const Attention& a, const LayerWork& layer) {
+  if (!emit.step.ends_prompt) {
+    return;
+  }
   for (const cache::Scheme& scheme : layer.schemes) {
     const auto* snap = std::get_if<cache::EvictSnapKv>(&scheme);
     const auto* grkv = std::get_if<cache::EvictGrkv>(&scheme);
@@ -84,7 +87,8 @@ void emit_attention(const Emit& emit, const Attention& a, const LayerWork& layer
   }
 }
 
-/// A prompt of a latent layer: with K and V of every head written out, or absorbed.
+/// A prompt of a latent layer: with K and V of every head written out, or absorbed. Where an
+/// indexer chooses, each query sees no more than top_k tokens, as in a window, but of all rows.
 void emit_latent_prompt(const Emit& emit, const LatentAttention& a) {
   Attention as{.n_heads = a.n_heads,
                .n_kv_heads = a.n_heads,
@@ -95,7 +99,19 @@ void emit_latent_prompt(const Emit& emit, const LatentAttention& a) {
     as.head_dim = a.kv_lora_rank + a.qk_rope_head_dim;
     as.v_head_dim = a.kv_lora_rank;
   }
+  const std::size_t attention = emit.ops.size();
   emit_prefill_attention(emit, as);
+  Op& op = emit.ops[attention];
+  op.op_class.latent = !emit.settings.absorbed_prefill;
+  if (a.indexer) {
+    const std::int64_t n_queries = emit.step.n_new_tokens;
+    const PrefillAttentionShape all{.n_query_tokens = n_queries, .n_cached_tokens = emit.context()};
+    PrefillAttentionShape chosen = all;
+    chosen.window_tokens = static_cast<int>(a.indexer->top_k);
+    const double pairs = prefill_attention_pairs(all);
+    op.cost.flops = (prefill_attention_pairs(chosen) / pairs) * op.cost.flops;
+    emit_index_scores(emit, *a.indexer, pairs);
+  }
 }
 
 /// A state's cost for the step's tokens: FLOPs for each, the state's bytes once a chunk.

@@ -60,6 +60,11 @@ inline constexpr std::array<std::string_view, 20> kOpKindNames{"gemm",
   return kOpKindNames.at(static_cast<std::size_t>(kind));
 }
 
+/// Whether an operation moves bytes between memories and computes nothing.
+[[nodiscard]] constexpr bool is_link(OpKind kind) {
+  return kind >= OpKind::host_transfer;
+}
+
 /// What an operation's efficiency depends on, besides its size: one law is fitted for each.
 struct OpClass {
   OpKind kind = OpKind::gemm;
@@ -67,6 +72,8 @@ struct OpClass {
   std::int64_t head_dim = 0;      ///< attention: of one query; 0 elsewhere
   std::int64_t heads_per_kv = 0;  ///< attention: queries that share a KV head; collectives: ranks
   bool window = false;            ///< attention over a window only
+  bool latent = false;            ///< prefill attention of a latent layer
+  bool block_scales = false;      ///< 8-bit floats with a scale for each block of a matrix
   friend bool operator==(const OpClass&, const OpClass&) = default;
 };
 

@@ -33,47 +33,27 @@ std::int64_t qkv_rows(const MatrixWork& matrix, const Mixer& mixer, std::int64_t
   return (matrix.n_out - kv) / ranks + kv / a->n_kv_heads;
 }
 
-/// A rank's share of a stacked or plain product.
-void emit_matrix(const Emit& emit, const MatrixWork& matrix, const Mixer& mixer) {
-  const std::int64_t ranks = matrix.replicated ? 1 : emit.settings.tensor_parallel;
-  const std::int64_t stack = matrix.n_stack > 1 ? (matrix.n_stack + ranks - 1) / ranks : 1;
-  GemmShape shape{.m = emit.tokens(), .n = matrix.n_out, .k = matrix.n_in, .weights = matrix.dtype};
-  const double share = 1.0 / static_cast<double>(ranks);
-  double weights_bytes = static_cast<double>(matrix.weights_bytes) * share;
-  if (matrix.n_stack == 1 && ranks > 1) {
-    if (is_row_parallel(matrix.part)) {
-      shape.k = (matrix.n_in + ranks - 1) / ranks;
-    } else {
-      shape.n = qkv_rows(matrix, mixer, ranks);
-      weights_bytes = static_cast<double>(matrix.weights_bytes) * static_cast<double>(shape.n) /
-                      static_cast<double>(matrix.n_out);
-    }
-  }
-  // Weights are counted as stored, so that a share of a quantised row need not be whole blocks.
-  GemmShape activations = shape;
-  activations.n = 0;
-  OpCost cost = static_cast<int>(stack) * gemm_cost(activations);
-  cost.launches = 1;
-  cost.read += Bytes(weights_bytes);
-  cost.written = Bytes(2.0 * static_cast<double>(stack * shape.m * shape.n));
-  cost.flops =
-      Flops(2.0 * static_cast<double>(stack * shape.m * shape.n) * static_cast<double>(shape.k));
-  emit.add({.op_class = {.kind = OpKind::gemm, .format = matrix.dtype},
-            .part = matrix.part,
-            .cost = cost,
-            .n_blocks = stack * tiles(shape.m, shape.n),
-            .weights = Bytes(weights_bytes)});
+/// Only 8-bit floats come in both kinds.
+bool has_block_scales(DType dtype, bool block_scales) {
+  return block_scales && (dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2);
 }
 
 OpCost scaled(const OpCost& cost, double factor) {
   return {factor * cost.read, factor * cost.written, factor * cost.flops, cost.launches};
 }
 
+/// Replicas that share their experts bring their tokens to each other's.
+std::int64_t replicas_of_experts(const LatencySettings& s) {
+  return s.expert_parallel > s.tensor_parallel ? s.data_parallel : 1;
+}
+
 void emit_experts(const Emit& emit, const LayerWork& layer) {
   const ExpertWork& experts = *layer.experts;
-  const double active = expected_active_experts(emit.tokens(), experts.n_experts, experts.n_chosen);
+  const LatencySettings& s = emit.settings;
+  const std::int64_t tokens = emit.tokens() * replicas_of_experts(s);
+  const double active = expected_active_experts(tokens, experts.n_experts, experts.n_chosen);
   const OpCost whole =
-      moe_ffn_cost({.n_tokens = emit.tokens(),
+      moe_ffn_cost({.n_tokens = tokens,
                     .hidden_size = experts.hidden_size,
                     .intermediate_size = experts.intermediate_size,
                     .n_experts = experts.n_experts,
@@ -82,14 +62,15 @@ void emit_experts(const Emit& emit, const LayerWork& layer) {
                     .weights = experts.dtype,
                     .gated = experts.gated,
                     .bytes_per_expert = experts.weights_bytes / experts.n_experts});
-  const std::int64_t ranks = std::max(emit.settings.tensor_parallel, emit.settings.expert_parallel);
-  const double share = 1.0 / static_cast<double>(ranks);
+  const double share = 1.0 / static_cast<double>(std::max(s.tensor_parallel, s.expert_parallel));
   const Bytes weights(active * share * static_cast<double>(experts.weights_bytes) /
                       static_cast<double>(experts.n_experts));
-  Op op{.op_class = {.kind = OpKind::moe_ffn, .format = experts.dtype},
+  Op op{.op_class = {.kind = OpKind::moe_ffn,
+                     .format = experts.dtype,
+                     .block_scales = has_block_scales(experts.dtype, experts.block_scales)},
         .part = "experts",
         .cost = scaled(whole, share),
-        .n_blocks = tiles(emit.tokens() * experts.n_chosen, 2 * experts.intermediate_size),
+        .n_blocks = tiles(tokens * experts.n_chosen, 2 * experts.intermediate_size),
         .weights = weights};
   const std::int64_t on_host = layer.n_host_experts;
   if (layer.n_layers > on_host) {
@@ -125,33 +106,66 @@ void emit_between(const Emit& emit, const LayerWork& layer) {
   }
 }
 
-/// What the ranks tell each other: the sum of the mixer's output and that of the feed-forward;
-/// under expert parallelism tokens go to their experts' ranks and back instead.
+/// What the ranks tell each other: the sum of the mixer's output and that of the feed-forward.
+/// Where replicas share experts, each rank sends its part of the tokens to the ranks of their
+/// experts instead, and gets the answers back; within one replica every rank holds all tokens
+/// already.
 void emit_collectives(const Emit& emit, const LayerWork& layer) {
   const double row_bytes = 2.0 * static_cast<double>(emit.hidden_size);
   const Bytes message(static_cast<double>(emit.tokens()) * row_bytes);
   const LatencySettings& s = emit.settings;
-  const bool routed = layer.experts && s.expert_parallel > 1;
+  const bool sends_tokens = layer.experts && replicas_of_experts(s) > 1;
   if (s.tensor_parallel > 1) {
-    const bool one_sum = layer.layer.parallel_residual || routed;
     Op op{.op_class = {.kind = OpKind::all_reduce, .heads_per_kv = s.tensor_parallel},
           .part = "sum over ranks",
           .cost = {.read = message}};
-    op.n_times = one_sum ? 1 : 2;
+    op.n_times = layer.layer.parallel_residual || sends_tokens ? 1 : 2;
     emit.add(op);
   }
-  if (routed) {
+  if (sends_tokens) {
     const auto copies = static_cast<double>(std::min(layer.experts->n_chosen, s.expert_parallel));
-    const Bytes sent = message * (copies / static_cast<double>(s.expert_parallel));
     Op op{.op_class = {.kind = OpKind::all_to_all, .heads_per_kv = s.expert_parallel},
           .part = "tokens to experts and back",
-          .cost = {.read = sent}};
+          .cost = {.read = message * (copies / static_cast<double>(s.tensor_parallel))}};
     op.n_times = 2;
     emit.add(op);
   }
 }
 
 }  // namespace
+
+void emit_matrix(const Emit& emit, const MatrixWork& matrix, const Mixer& mixer) {
+  const std::int64_t ranks = matrix.replicated ? 1 : emit.settings.tensor_parallel;
+  const std::int64_t stack = matrix.n_stack > 1 ? (matrix.n_stack + ranks - 1) / ranks : 1;
+  GemmShape shape{.m = emit.tokens(), .n = matrix.n_out, .k = matrix.n_in, .weights = matrix.dtype};
+  const double share = 1.0 / static_cast<double>(ranks);
+  double weights_bytes = static_cast<double>(matrix.weights_bytes) * share;
+  if (matrix.n_stack == 1 && ranks > 1) {
+    if (is_row_parallel(matrix.part)) {
+      shape.k = (matrix.n_in + ranks - 1) / ranks;
+    } else {
+      shape.n = qkv_rows(matrix, mixer, ranks);
+      weights_bytes = static_cast<double>(matrix.weights_bytes) * static_cast<double>(shape.n) /
+                      static_cast<double>(matrix.n_out);
+    }
+  }
+  // Weights are counted as stored, so that a share of a quantised row need not be whole blocks.
+  GemmShape activations = shape;
+  activations.n = 0;
+  OpCost cost = static_cast<int>(stack) * gemm_cost(activations);
+  cost.launches = 1;
+  cost.read += Bytes(weights_bytes);
+  cost.written = Bytes(2.0 * static_cast<double>(stack * shape.m * shape.n));
+  cost.flops =
+      Flops(2.0 * static_cast<double>(stack * shape.m * shape.n) * static_cast<double>(shape.k));
+  emit.add({.op_class = {.kind = OpKind::gemm,
+                         .format = matrix.dtype,
+                         .block_scales = has_block_scales(matrix.dtype, matrix.block_scales)},
+            .part = matrix.part,
+            .cost = cost,
+            .n_blocks = stack * tiles(shape.m, shape.n),
+            .weights = Bytes(weights_bytes)});
+}
 
 void emit_products(const Emit& emit, const LayerWork& layer) {
   for (const MatrixWork& matrix : layer.matrices) {

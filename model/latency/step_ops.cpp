@@ -70,6 +70,9 @@ void StepOps::emit(const StepShape& step, std::vector<Op>& ops) const {
     latency::emit_mixer(emit, layer);
   }
   const latency::Emit once{settings_, step, hidden_size_, 1, ops};
+  for (const MatrixWork& matrix : work_.once) {
+    latency::emit_matrix(once, matrix, NoMixer{});
+  }
   // A prompt's last token alone has logits; every token of a draft is judged by its own.
   const std::int64_t rows = step.phase == Phase::prefill ? step.n_sequences : once.tokens();
   const MatrixWork& head = work_.output_head;

@@ -23,6 +23,8 @@ struct StepShape {
   std::int64_t n_sequences = 1;
   std::int64_t n_new_tokens = 1;     ///< of each; decode: 1, or a draft and the token before it
   std::int64_t n_cached_tokens = 0;  ///< of each, before the step
+  /// Prefill: the prompt ends with this chunk, so that what is done to whole prompts follows.
+  bool ends_prompt = true;
   /// Decode with sequences of different length: cached tokens of each, in place of the number
   /// above.
   std::span<const std::int64_t> ragged = {};
@@ -36,6 +38,7 @@ struct LatencySettings {
   std::int64_t tensor_parallel = 1;
   std::int64_t pipeline_parallel = 1;
   std::int64_t expert_parallel = 1;
+  std::int64_t data_parallel = 1;  ///< replicas: they share experts where expert_parallel says so
   std::int64_t n_host_expert_layers = 0;  ///< whose experts are on the host, from the first
   /// Prompts of latent layers run in the absorbed form too (llama.cpp), not with expanded K and V.
   bool absorbed_prefill = false;

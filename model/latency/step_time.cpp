@@ -26,12 +26,6 @@ double doublings_outside(const PricedClass& priced, const Work& work) {
   return priced.range ? std::log2(std::max(1.0, outside_by(*priced.range, work))) : 0.0;
 }
 
-bool is_link(OpKind kind) {
-  return kind == OpKind::host_transfer || kind == OpKind::file_read ||
-         kind == OpKind::network_transfer || kind == OpKind::peer_transfer ||
-         kind == OpKind::all_reduce || kind == OpKind::all_to_all;
-}
-
 BoundBy bound_by(const Op& op, const PricedClass& priced, const Work& work) {
   if (op.on_host) {
     return BoundBy::host;

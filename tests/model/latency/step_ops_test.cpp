@@ -3,6 +3,7 @@
 #include "model/latency/step_ops.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -224,6 +225,39 @@ TEST(StepOps, RaggedBatchesCostTheirTokens) {
   const double ragged = step(model, {.n_sequences = 2, .ragged = lengths}).cache;
   const double even = step(model, {.n_sequences = 2, .n_cached_tokens = 2000}).cache;
   EXPECT_EQ(ragged, even);
+}
+
+// Nothing of a model is forgotten: its products' weights are all that it stores but embeddings,
+// norms, biases, convolutions and state constants, which are less than one in fifty.
+TEST(StepOps, ProductsHoldTheWeightsOfEveryCatalogModel) {
+  int n_models = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(KVFATHOM_SOURCE_DIR "/data/models")) {
+    const ModelSpec model = catalog(entry.path().stem().string());
+    double stored = 0.0;
+    for (const Tensor& tensor : model.tensors) {
+      const bool is_table = tensor.name.find("token_embd") != std::string::npos ||
+                            tensor.name.starts_with("position_embd");
+      stored += is_table ? 0.0 : static_cast<double>(data_bytes(tensor));
+    }
+    const StepOps plan(model, {});
+    const MatrixWork& head = plan.work().output_head;
+    double products = model.tied_embeddings ? 0.0 : static_cast<double>(head.weights_bytes);
+    for (const MatrixWork& matrix : plan.work().once) {
+      products += static_cast<double>(matrix.weights_bytes);
+    }
+    for (const LayerWork& layer : plan.work().layers) {
+      double of_layer = layer.experts ? static_cast<double>(layer.experts->weights_bytes) : 0.0;
+      for (const MatrixWork& matrix : layer.matrices) {
+        of_layer += static_cast<double>(matrix.weights_bytes);
+      }
+      products += static_cast<double>(layer.n_layers) * of_layer;
+    }
+    EXPECT_LE(products, stored) << model.name;
+    EXPECT_GT(products, 0.98 * stored) << entry.path();
+    ++n_models;
+  }
+  EXPECT_GT(n_models, 150);
 }
 
 // A format changes what is read, never what is computed: every recipe has the same products.
