@@ -136,6 +136,11 @@ bool is_vocabulary(std::string_view name) {
   return (is_output_head(name) || has_any(name, kVocabulary)) && !has(name, "norm");
 }
 
+/// Embeddings of every layer, which is looked up before the first: no head reads them.
+bool is_per_layer_embedding(std::string_view name) {
+  return has(name, "per_layer");
+}
+
 /// An expert matrix padded to whole tiles, as a share of the stored one.
 Share marlin_share(const Tensor& tensor, const ModelSpec& model, const Parallel& parallel) {
   constexpr std::int64_t kHiddenTile = 256;
@@ -259,8 +264,8 @@ StageRank stage_rank(const ModelSpec& model,
     const std::int64_t index = layer_index(tensor.name);
     const bool at_end =
         index < 0 && (is_output_head(tensor.name) || tensor.name.starts_with("output"));
-    const bool tied_copy =
-        model.tied_embeddings && rank.last && !rank.first && is_vocabulary(tensor.name);
+    const bool tied_copy = model.tied_embeddings && rank.last && !rank.first &&
+                           is_vocabulary(tensor.name) && !is_per_layer_embedding(tensor.name);
     const bool behind = rules.as_stored && rank.last && index >= n;  // else MTP stays on disk
     const bool here = index >= 0 ? behind || (index >= first && index < end)
                       : at_end   ? rank.last

@@ -62,6 +62,14 @@ TEST(IdealDevices, TwoHoldHalfOfTheLayersEach) {
   EXPECT_EQ(report.cache.groups.front().n_layers, 32);
 }
 
+TEST(IdealDevices, EmbeddingsOfEveryLayerHaveNoCopyForATiedHead) {
+  const ModelSpec model = catalog("gemma-3n-e2b-it");
+  const Bytes two = by_device(priced(model, on(2), 1000), LedgerKind::weights, 2);
+  const Bytes one = by_device(priced(model, on(1), 1000), LedgerKind::weights, 1);
+  constexpr std::int64_t kEmbedding = 2 * 262400LL * 2048;  // of the head, and no more
+  EXPECT_EQ(two.at(0) + two.at(1), one.at(0) + kEmbedding);
+}
+
 TEST(IdealDevices, ThreeHoldElevenTenAndElevenLayers) {
   const MemoryReport report = priced(catalog("llama-3.1-8b"), on(3), 1000);
   EXPECT_EQ(by_device(report, LedgerKind::cache, 3),

@@ -83,10 +83,7 @@ class PassCompiler {
 
   void add(const Event& e) {
     if (e.kind == EventKind::allocate) {
-      const Live live{next_slot_++, size_id(e.bytes)};
-      if (next_slot_ > PassProgram::kMaxSlots) {
-        throw std::logic_error("more allocations in a layer than PassProgram names");
-      }
+      const Live live{free_slot(), size_id(e.bytes)};
       live_[e.allocation] = live;
       block_.instructions.push_back({e.kind, live.slot, live.size, 0});
       return;
@@ -98,8 +95,22 @@ class PassCompiler {
       live.size = size;
     } else {
       block_.instructions.push_back({e.kind, live.slot, live.size, 0});
+      freed_slots_.push_back(live.slot);
       live_.erase(e.allocation);
     }
+  }
+
+  /// The name freed last, else a new one.
+  std::uint16_t free_slot() {
+    if (!freed_slots_.empty()) {
+      const std::uint16_t slot = freed_slots_.back();
+      freed_slots_.pop_back();
+      return slot;
+    }
+    if (next_slot_ == PassProgram::kMaxSlots) {
+      throw std::logic_error("more allocations alive in a layer than PassProgram names");
+    }
+    return next_slot_++;
   }
 
   void finish_block(std::int64_t layer) {
@@ -115,6 +126,7 @@ class PassCompiler {
       live.slot = static_cast<std::uint16_t>(at - block_.survivors.begin());
     }
     next_slot_ = static_cast<std::uint16_t>(live_.size());
+    freed_slots_.clear();
     auto& blocks = program_.blocks_;
     auto found = std::find(blocks.begin(), blocks.end(), block_);
     if (found == blocks.end()) {
@@ -148,6 +160,7 @@ class PassCompiler {
   PassProgram::Block block_;
   std::unordered_map<std::int32_t, Live> live_;
   std::uint16_t next_slot_ = 0;
+  std::vector<std::uint16_t> freed_slots_;  ///< below next_slot_, in order of release
 };
 
 PassProgram::PassProgram(std::span<const Event> events,

@@ -43,11 +43,11 @@ class PassProgram {
   friend class PassCompiler;
 
   static constexpr std::size_t kMaxSizes = 256;  ///< distinct sizes of one backend
-  static constexpr std::size_t kMaxSlots = 256;  ///< allocations that one layer can name
+  static constexpr std::size_t kMaxSlots = 256;  ///< allocations alive at once in one layer
 
   struct Instruction {
     EventKind kind = EventKind::allocate;
-    std::uint16_t slot = 0;      ///< 0..: what lived when the layer began, then in order of birth
+    std::uint16_t slot = 0;      ///< 0..: what lived when the layer began; freed ones are reused
     std::uint16_t size = 0;      ///< of allocate and release; the new size of shrink
     std::uint16_t old_size = 0;  ///< of shrink
     friend bool operator==(const Instruction&, const Instruction&) = default;

@@ -1,5 +1,6 @@
 // Layers spread over GPUs and the host: who pays for what, and what the inverses make of it.
 #include <array>
+#include <filesystem>
 #include <set>
 #include <string>
 #include <vector>
@@ -10,7 +11,9 @@
 #include "model/engine/llama_cpp/compute.h"
 #include "model/engine/llama_cpp/policy.h"
 #include "model/engine/llama_cpp/weights.h"
+#include "model/error.h"
 #include "model/io/hf_config.h"
+#include "model/io/inspect_json.h"
 #include "model/memory/inverse.h"
 #include "model/weights/recipe.h"
 
@@ -28,6 +31,10 @@ ModelSpec model_of(const std::string& file) {
 
 const ModelSpec& dense() {
   static const ModelSpec kModel = model_of("google--gemma-3-4b-it");
+  return kModel;
+}
+const ModelSpec& per_layer_embeddings() {
+  static const ModelSpec kModel = model_of("google--gemma-4-E2B-it");
   return kModel;
 }
 const ModelSpec& experts() {
@@ -215,9 +222,34 @@ TEST(LlamaCppPlacement, SharesDecideWhoGetsHowManyLayers) {
   EXPECT_EQ(places({1, 1}, 4), (std::vector{-1, -1, -1, -1, -1, -1, 0, 0, 1, 1}));
 }
 
+TEST(LlamaCppPlacement, TwoGpusWithAQuantisedCacheArePlannedOrRefusedForEveryModel) {
+  int n_planned = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(KVFATHOM_SOURCE_DIR "/data/models")) {
+    SCOPED_TRACE(entry.path().stem().string());
+    ModelSpec model = read_inspect(entry.path().string());
+    model.tensors = tensor_inventory(model);
+    EngineSettings settings = on_gpus(2);
+    settings.cache_type_k = DType::q8_0;
+    settings.cache_type_v = DType::q8_0;
+    try {
+      const MemoryReport report = prepare_llama_cpp(model, settings)->evaluate(8192);
+      EXPECT_GT(report.ledger.bytes_of(LedgerKind::compute), 0);
+      ++n_planned;
+    } catch (const Error& error) {
+      EXPECT_NE(error.exit_code(), 4) << error.what();
+    }
+  }
+  EXPECT_GT(n_planned, 100);
+}
+
 // What a pass needs is compiled layer by layer: the same as running every event.
 TEST(LlamaCppPlacement, CompiledPassesAgreeWithTheFullReplay) {
-  for (const Placed& placed : placements()) {
+  std::vector<Placed> all = placements();
+  all.push_back({"hundreds of tensors in a layer", per_layer_embeddings, on_gpus(2)});
+  all.back().settings.cache_type_k = DType::q8_0;
+  all.back().settings.cache_type_v = DType::q8_0;
+  for (const Placed& placed : all) {
     const ModelSpec& model = placed.model();
     const EngineSettings& settings = placed.settings;
     llama_cpp::GraphSettings graph;
@@ -227,6 +259,8 @@ TEST(LlamaCppPlacement, CompiledPassesAgreeWithTheFullReplay) {
                                            {.n_gpus = settings.n_gpus,
                                             .gpu_layers = settings.gpu_layers.value_or(999),
                                             .host_expert_layers = settings.cpu_moe_layers});
+    graph.type_k = settings.cache_type_k;
+    graph.type_v = settings.cache_type_v;
     const llama_cpp::ComputePlan plan(model, graph);
     for (const std::int64_t cells : {512, 32768}) {
       const llama_cpp::CacheCells cache{cells, std::min<std::int64_t>(cells, 1536)};
