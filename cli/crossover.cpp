@@ -22,34 +22,27 @@ constexpr std::int64_t kMostContext = std::int64_t{1} << 24;
 constexpr std::int64_t kDefaultContext = 32768;
 constexpr double kMostLoad = 0.95;
 
-/// What nvbandwidth reaches of a raw PCIe link: 26.1 of 31.5 GB/s (4090), 24.8 of 31.5 (A100), 56.4
-/// of 63 (5090).
-constexpr double kLinkShare = 0.83;
-
-struct TierDefault {
+struct TierRow {
   Tier tier;
   const char* name;
-  double bandwidth_bytes_per_s;  ///< where the device does not say
-  double call_s;
+  OpKind kind;
 };
-/// A copy call takes 2 to 10 us (cudaMemcpyAsync); a request to a drive 100, to another machine 50.
-constexpr TierDefault kTiers[] = {{Tier::host, "host", 26e9, 10e-6},
-                                  {Tier::nvme, "nvme", 7e9, 100e-6},
-                                  {Tier::network, "network", 12.5e9, 50e-6}};
+constexpr TierRow kTiers[] = {{Tier::host, "host", OpKind::host_transfer},
+                              {Tier::nvme, "nvme", OpKind::file_read},
+                              {Tier::network, "network", OpKind::network_transfer}};
 
-TierLink tier_link(const TierDefault& row, const Query& query, const CrossoverOptions& options) {
-  TierLink tier{
-      .tier = row.tier,
-      .name = row.name,
-      .link = {.bandwidth = BytesPerSecond(row.bandwidth_bytes_per_s), .call = Seconds(row.call_s)},
-      .provenance = Provenance::assumed};
-  const HardwareSpec& device = query.machine.devices.front();
-  if (row.tier == Tier::host && device.host_link) {
-    tier.link.bandwidth = kLinkShare * device.host_link->bandwidth;
-    tier.provenance = Provenance::datasheet;
-  }
+/// The tier's link as the laws price it, or as the person describes it.
+TierLink tier_link(const TierRow& row, const LawSource& laws, const CrossoverOptions& options) {
+  const PricedClass priced = laws.law({.kind = row.kind}, false);
+  TierLink tier{.tier = row.tier,
+                .name = row.name,
+                .link = {.bandwidth = 0.5 * *priced.law.bandwidth,  // laws count both sides
+                         .call = priced.law.fixed + priced.launch},
+                .log_error = priced.log_error,
+                .provenance = priced.provenance};
   if (options.bandwidth) {
     tier.link.bandwidth = parse_bandwidth(*options.bandwidth, "--bandwidth");
+    tier.log_error = 0.0;
     tier.provenance = Provenance::exact;  // the person's own figure
   }
   if (options.call) {
@@ -63,17 +56,25 @@ TierLink tier_link(const TierDefault& row, const Query& query, const CrossoverOp
   return tier;
 }
 
-std::vector<TierLink> tiers_of(const Query& query, const CrossoverOptions& options) {
+std::vector<TierLink> tiers_of(const Query& query,
+                               const LawSource& laws,
+                               const CrossoverOptions& options) {
+  const HardwareSpec& device = query.machine.devices.front();
   std::vector<TierLink> tiers;
   const std::string wanted = options.tier ? lower(*options.tier) : "";
-  for (const TierDefault& row : kTiers) {
+  for (const TierRow& row : kTiers) {
+    const bool same_memory = row.tier == Tier::host && device.unified_memory;
     const bool is_named = wanted == row.name || (wanted == "net" && row.tier == Tier::network);
-    if (is_named) {
-      return {tier_link(row, query, options)};
+    if (is_named && same_memory) {
+      throw InputError("--tier",
+                       "'host', which is the memory that " + query.machine.name + " computes from",
+                       "nvme or network");
     }
-    const bool same_memory = row.tier == Tier::host && query.machine.devices.front().unified_memory;
+    if (is_named) {
+      return {tier_link(row, laws, options)};
+    }
     if (!same_memory) {
-      tiers.push_back(tier_link(row, query, options));
+      tiers.push_back(tier_link(row, laws, options));
     }
   }
   if (!wanted.empty()) {
@@ -215,7 +216,7 @@ CrossoverAnswer answer_of(const Query& query, const Options& options) {
     load.link_share = answer.load;
   }
   CrossoverArms arms(query, load);
-  for (const TierLink& tier : tiers_of(query, options.crossover)) {
+  for (const TierLink& tier : tiers_of(query, arms.laws(), options.crossover)) {
     answer.tiers.push_back(
         tier_answer(arms, tier, options.crossover, answer.context_tokens, answer.limit_tokens));
   }

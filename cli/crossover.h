@@ -18,6 +18,7 @@ struct TierLink {
   Tier tier = Tier::host;
   std::string name;
   Link link;
+  double log_error = 0.0;  ///< of its bandwidth: 90 % lie within a factor exp(+-this)
   Provenance provenance = Provenance::datasheet;
 };
 

@@ -11,10 +11,8 @@
 namespace kvfathom::cli {
 namespace {
 
-/// Published copies lie within 10 % of what a link is taken to reach here.
-constexpr double kLinkLogError = 0.1;
-
-/// Ranks that each carry their own share of K and V; what all heads share is carried by each.
+/// Of K and V, what crosses one GPU's link: each rank carries its own heads, or what all heads
+/// share. Stages of layers divide it again.
 double share_of_ranks(const Query& query) {
   std::int64_t heads = query.settings.tensor_parallel;
   for (const LayerSpec& layer : query.model.spec.layers) {
@@ -31,13 +29,17 @@ Estimate with_error(double value, double log_error, Provenance provenance) {
   return {value, value * std::exp(-log_error), value * std::exp(log_error), provenance};
 }
 
-/// The error of a rebuilt arm: the law's where computing lasts longest, the link's where it does.
-Estimate mixed(double value, const ArmCost& cost, const Estimate& compute, Provenance link) {
-  const double busiest = std::max({cost.link.value(), cost.compute.value(), cost.memory.value()});
-  const double log_error = cost.link.value() >= busiest || compute.value <= 0.0
-                               ? kLinkLogError
-                               : std::log(compute.high / compute.value);
-  return with_error(value, log_error, worst(link, compute.provenance));
+/// By how much a time may be off, as a logarithm.
+double log_error(const Estimate& time) {
+  return time.value > 0.0 ? std::log(time.high / time.value) : 0.0;
+}
+
+/// The error of an arm that waits for the link and for the device: each counts by its share.
+Estimate mixed(double value, const ArmCost& cost, const Estimate& compute, const TierLink& tier) {
+  const double on_device = std::max(cost.compute.value(), cost.memory.value());
+  const double of_link = cost.link.value() / (cost.link.value() + on_device);
+  const double error = of_link * tier.log_error + (1.0 - of_link) * log_error(compute);
+  return with_error(value, error, worst(tier.provenance, compute.provenance));
 }
 
 }  // namespace
@@ -49,6 +51,7 @@ CrossoverArms::CrossoverArms(const Query& query, const Load& load)
   const CacheCase native{.k = query.settings.cache_type_k, .v = query.settings.cache_type_v};
   const LatencySettings settings = latency_settings(query, native);
   prefix_ = std::make_unique<Prefix>(query.model.spec, settings, *laws_, chunk_tokens(query));
+  n_stages_ = settings.pipeline_parallel;
   const double share = share_of_ranks(query);
   add_kept(
       query,
@@ -81,22 +84,23 @@ void CrossoverArms::add_kept(const Query& query, const Stored& stored, Kept kept
   kept_.push_back(std::move(kept));
 }
 
-Bytes CrossoverArms::moved(std::int64_t n_tokens) const {
-  const Kept& kv = kept_.front();
-  return kv.share * kv.stored->bytes(n_tokens);
+Bytes CrossoverArms::moved(const Kept& kept, std::int64_t n_tokens) const {
+  return (kept.share / static_cast<double>(n_stages_)) * kept.stored->bytes(n_tokens);
 }
 
 ArmCost CrossoverArms::cost_of(Kept& kept, const Link& link, std::int64_t n_tokens) const {
-  const Bytes bytes = kept.share * kept.stored->bytes(n_tokens);
+  const auto n_stages = static_cast<double>(n_stages_);
+  const Bytes bytes = moved(kept, n_tokens);
+  const Bytes rebuilt = kept.stored->rebuild_traffic(n_tokens) / n_stages;
   return {.link = transfer_time(link, bytes),
-          .compute = Seconds(kept.stored->rebuild(n_tokens).value),
-          .memory = (bytes + kept.stored->rebuild_traffic(n_tokens)) / device_bandwidth_,
-          .n_stages = prefix_->n_layers()};
+          .compute = Seconds(kept.stored->rebuild(n_tokens).value) / n_stages,
+          .memory = (bytes + rebuilt) / device_bandwidth_,
+          .n_stages = std::max<std::int64_t>(1, prefix_->n_layers() / n_stages_)};
 }
 
 Estimate CrossoverArms::fetch(const TierLink& tier, std::int64_t n_tokens, const Load& load) {
   const ArmCost cost = under_load(cost_of(kept_.front(), tier.link, n_tokens), load);
-  return with_error(overlapped(cost).value(), kLinkLogError, tier.provenance);
+  return with_error(overlapped(cost).value(), tier.log_error, tier.provenance);
 }
 
 const Estimate& CrossoverArms::recomputed(std::int64_t n_tokens) {
@@ -121,8 +125,8 @@ Arm CrossoverArms::arm_of(Kept& kept, const TierLink& tier, std::int64_t n_token
   return {.name = kept.name,
           .id = kept.id,
           .how = {},
-          .moved_bytes = kept.share * kept.stored->bytes(n_tokens).value(),
-          .time_s = mixed(time_s, cost, kept.stored->rebuild(n_tokens), tier.provenance),
+          .moved_bytes = moved(kept, n_tokens).value(),
+          .time_s = mixed(time_s, cost, kept.stored->rebuild(n_tokens), tier),
           .exact = kept.exact};
 }
 
@@ -133,52 +137,53 @@ void CrossoverArms::add_mixes(const TierLink& tier,
   const auto fetch_s = [&](std::int64_t n) { return fetch(tier, n, {}).value; };
   const auto recompute_s = [&](std::int64_t n) { return recomputed(n).value; };
   split = best_token_split(fetch_s, recompute_s, n_tokens);
-  const double log_error = std::log(arms[1].time_s.high / arms[1].time_s.value);
-  const Provenance provenance = worst(arms[0].time_s.provenance, arms[1].time_s.provenance);
+  // As much of the rebuilding's error as of the prefix is rebuilt, and the link's for the rest.
+  const auto with_share = [&](double time_s, double rebuilt, const Estimate& rebuilding) {
+    const double error = rebuilt * log_error(rebuilding) + (1.0 - rebuilt) * tier.log_error;
+    return with_error(time_s, error, worst(tier.provenance, rebuilding.provenance));
+  };
   const double moved_share =
       static_cast<double>(split.fetched_tokens) / static_cast<double>(n_tokens);
   arms.push_back({.name = "both ends at once",
                   .id = "split-tokens",
                   .how = thousands(split.recomputed_tokens) + " computed",
                   .moved_bytes = moved_share * arms[0].moved_bytes,
-                  .time_s = with_error(split.time_s, log_error, provenance)});
+                  .time_s = with_share(split.time_s, 1.0 - moved_share, arms[1].time_s)});
   const auto x = std::ranges::find(kept_, std::string("residual"), &Kept::id);
   if (x == kept_.end()) {
     return;
   }
+  const Estimate of_x = arm_of(*x, tier, n_tokens).time_s;
   const auto per_layer = [&](Kept& kept) {
     ArmCost cost = cost_of(kept, tier.link, n_tokens);
     const auto n = static_cast<double>(cost.n_stages);
     return ArmCost{cost.link / n, cost.compute / n, cost.memory / n, cost.n_stages};
   };
-  const LayerSplit layers =
-      best_layer_split(per_layer(*x), per_layer(kept_.front()), prefix_->n_layers());
-  arms.push_back({.name = "X of some layers",
-                  .id = "split-layers",
-                  .how = "X of " + thousands(layers.rebuilt_layers) + " layers",
-                  .moved_bytes = 0.0,
-                  .time_s = with_error(layers.time_s, log_error, provenance)});
-  const double rebuilt =
-      static_cast<double>(layers.rebuilt_layers) / static_cast<double>(prefix_->n_layers());
-  arms.back().moved_bytes =
-      rebuilt * x->stored->bytes(n_tokens).value() + (1.0 - rebuilt) * arms[0].moved_bytes;
+  const std::int64_t n_layers = cost_of(*x, tier.link, n_tokens).n_stages;  // of one GPU
+  const LayerSplit layers = best_layer_split(per_layer(*x), per_layer(kept_.front()), n_layers);
+  const double rebuilt = static_cast<double>(layers.rebuilt_layers) / static_cast<double>(n_layers);
+  arms.push_back(
+      {.name = "X of some layers",
+       .id = "split-layers",
+       .how = "X of " + thousands(n_stages_ * layers.rebuilt_layers) + " layers",
+       .moved_bytes = rebuilt * moved(*x, n_tokens).value() + (1.0 - rebuilt) * arms[0].moved_bytes,
+       .time_s = with_share(layers.time_s, rebuilt, of_x)});
   const Split partial = best_partial_recompute(
-      [&](std::int64_t n) {
-        return transfer_time(tier.link, x->share * x->stored->bytes(n)).value();
-      },
-      [&](std::int64_t n) { return x->stored->rebuild(n).value; },
+      [&](std::int64_t n) { return transfer_time(tier.link, moved(*x, n)).value(); },
+      [&](std::int64_t n) { return x->stored->rebuild(n).value / static_cast<double>(n_stages_); },
       fetch_s,
       n_tokens);
+  const auto moved_or_none = [&](const Kept& kept, std::int64_t n) {
+    return n > 0 ? moved(kept, n).value() : 0.0;
+  };
+  const double x_share =
+      static_cast<double>(partial.recomputed_tokens) / static_cast<double>(n_tokens);
   arms.push_back({.name = "X, then K and V",
                   .id = "partial-recompute",
                   .how = "X of " + thousands(partial.recomputed_tokens),
-                  .moved_bytes = 0.0,
-                  .time_s = with_error(partial.time_s, log_error, provenance)});
-  arms.back().moved_bytes =
-      (partial.recomputed_tokens > 0
-           ? x->share * x->stored->bytes(partial.recomputed_tokens).value()
-           : 0.0) +
-      (partial.fetched_tokens > 0 ? moved(partial.fetched_tokens).value() : 0.0);
+                  .moved_bytes = moved_or_none(*x, partial.recomputed_tokens) +
+                                 moved_or_none(kept_.front(), partial.fetched_tokens),
+                  .time_s = with_share(partial.time_s, x_share, of_x)});
 }
 
 std::vector<Arm> CrossoverArms::arms(const TierLink& tier, std::int64_t n_tokens, Split& split) {

@@ -23,8 +23,8 @@ class CrossoverArms {
   /// Every arm and mix that applies to the model, at one length and without load.
   [[nodiscard]] std::vector<Arm> arms(const TierLink& tier, std::int64_t n_tokens, Split& split);
 
-  /// K and V of `n_tokens` that cross one rank's link.
-  [[nodiscard]] Bytes moved(std::int64_t n_tokens) const;
+  /// K and V of `n_tokens` that cross one GPU's link.
+  [[nodiscard]] Bytes moved(std::int64_t n_tokens) const { return moved(kept_.front(), n_tokens); }
   [[nodiscard]] const Load& load() const { return load_; }
   [[nodiscard]] Prefix& prefix() { return *prefix_; }
   [[nodiscard]] const LawSource& laws() const { return *laws_; }
@@ -34,9 +34,10 @@ class CrossoverArms {
     std::string name;
     std::string id;
     bool exact = true;
-    double share = 1.0;  ///< of its bytes that one rank's link carries
+    double share = 1.0;  ///< of a stage's bytes that one rank's link carries
     std::unique_ptr<StoredPrefix> stored = nullptr;
   };
+  [[nodiscard]] Bytes moved(const Kept& kept, std::int64_t n_tokens) const;
   void add_kept(const Query& query, const Stored& stored, Kept kept);
   [[nodiscard]] ArmCost cost_of(Kept& kept, const Link& link, std::int64_t n_tokens) const;
   [[nodiscard]] Arm arm_of(Kept& kept, const TierLink& tier, std::int64_t n_tokens);
@@ -46,7 +47,8 @@ class CrossoverArms {
   std::unique_ptr<LawSource> laws_;
   std::map<std::int64_t, Estimate> recomputed_;  ///< by length: every tier asks for the same ones
   std::unique_ptr<Prefix> prefix_;
-  std::vector<Kept> kept_;  ///< K and V first
+  std::vector<Kept> kept_;     ///< K and V first
+  std::int64_t n_stages_ = 1;  ///< GPUs that hold different layers: each has a link of its own
   BytesPerSecond device_bandwidth_;
   Load load_;
 };

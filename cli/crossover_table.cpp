@@ -15,12 +15,17 @@ std::string rate_text(double bytes_per_s) {
   return rounded(bytes_per_s / 1e9) + " GB/s";
 }
 
-/// "fetch; 737+ recompute; 11,265+ fetch".
-std::string winners(const std::vector<Reign>& reigns) {
+/// Lengths at which fetching is the quicker: "1-784, 11,265+", "all" or "none".
+std::string fetch_wins_at(const std::vector<Reign>& reigns) {
+  if (reigns.size() == 1) {
+    return reigns.front().fetch ? "all" : "none";
+  }
   std::string text;
-  for (const Reign& reign : reigns) {
-    text += text.empty() ? "" : "; " + thousands(reign.from_tokens) + "+ ";
-    text += reign.fetch ? "fetch" : "recompute";
+  for (std::size_t i = 0; i < reigns.size(); ++i) {
+    if (reigns[i].fetch) {
+      text += (text.empty() ? "" : ", ") + thousands(reigns[i].from_tokens);
+      text += i + 1 == reigns.size() ? "+" : "-" + thousands(reigns[i + 1].from_tokens - 1);
+    }
   }
   return text;
 }
@@ -31,7 +36,7 @@ void print_tiers(Console& console, const CrossoverAnswer& answer) {
                           {"fetch", Align::right},
                           {"recompute", Align::right},
                           {"even at", Align::right},
-                          {"quicker, from tokens", Align::left, true}},
+                          {"fetch wins at", Align::left, true}},
               .rows = {}};
   for (const TierAnswer& tier : answer.tiers) {
     const double even = tier.crossover_bandwidth_bytes_per_s;
@@ -40,15 +45,22 @@ void print_tiers(Console& console, const CrossoverAnswer& answer) {
                           {duration(tier.arms[0].time_s.value)},
                           {duration(tier.arms[1].time_s.value)},
                           {even > 0.0 ? rate_text(even) : "-"},
-                          {winners(tier.reigns)}});
+                          {fetch_wins_at(tier.reigns)}});
   }
   print(console, table);
   for (const TierAnswer& tier : answer.tiers) {
     if (!tier.reigns_loaded.empty()) {
       console.paragraph(
-          "Under the load, from " + tier.tier.name + ": " + winners(tier.reigns_loaded) + ".", 2);
+          "Under the load, from " + tier.tier.name +
+              ", lengths at which fetching wins: " + fetch_wins_at(tier.reigns_loaded) + ".",
+          2);
     }
   }
+}
+
+/// Of a link that a person described, the time is no estimate.
+std::string interval_text(const Estimate& time_s) {
+  return time_s.low < time_s.high ? duration(time_s.low) + " - " + duration(time_s.high) : "given";
 }
 
 void print_arms(Console& console, const TierAnswer& tier, std::int64_t tokens) {
@@ -68,7 +80,7 @@ void print_arms(Console& console, const TierAnswer& tier, std::int64_t tokens) {
     table.rows.push_back({{arm.name, style},
                           {gib_number(std::llround(arm.moved_bytes))},
                           {duration(arm.time_s.value), style},
-                          {duration(arm.time_s.low) + " - " + duration(arm.time_s.high)},
+                          {interval_text(arm.time_s)},
                           {note}});
   }
   print(console, table);

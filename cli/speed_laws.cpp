@@ -1,7 +1,9 @@
 #include "cli/speed_laws.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
+#include <sstream>
 #include <string>
 #include <utility>
 
@@ -44,13 +46,31 @@ class FittedEngineLaws final : public LawSource {
 /// lies between the kernels of a layer. Round figures, not a fit, but chosen after the rows were
 /// seen that `validate --speed` replays: with the fixed costs of the published kernels themselves
 /// they make the 35 to 52 us a layer by which a 70B step on an H200 exceeds its kernels' roofline.
-/// The interval holds 93 % of 711 rows (docs/speed-validation.md).
+/// The interval holds 92 % of 711 rows (docs/speed-validation.md).
 constexpr EngineGaps kServingGaps{
     .per_step = Seconds(0.5e-3), .per_layer = Seconds(20e-6), .log_error = 0.4};
 
 /// How near a calibration is to a query's device.
 Provenance nearness(const Calibration& calibration, const HardwareSpec& device) {
   return calibration.device_name == device.name ? Provenance::measured : Provenance::assumed;
+}
+
+/// Collective operations over PCIe are those of the host that was measured, whose GPUs may reach
+/// each other through two sockets: they say nothing of another host.
+void forget_collectives(Calibration& calibration) {
+  std::erase_if(calibration.classes, [](const FittedClass& one) {
+    return one.id.op == name(OpKind::all_reduce) || one.id.op == name(OpKind::all_to_all);
+  });
+}
+
+/// "0.24.0" as numbers.
+std::vector<int> version(const Calibration& calibration) {
+  std::vector<int> numbers;
+  std::istringstream parts(calibration.engine_version);
+  for (std::string part; std::getline(parts, part, '.');) {
+    numbers.push_back(std::atoi(part.c_str()));
+  }
+  return numbers;
 }
 
 /// Our kernels run back to back, their threads never sleep: no engine beside them.
@@ -60,7 +80,7 @@ constexpr EngineGaps kNoGaps{.per_step = {}, .per_layer = {}, .log_error = 0.0};
 std::unique_ptr<LawSource> calibrated_laws(const Query& query) {
   const HardwareSpec& device = query.machine.devices.front();
   return std::make_unique<CalibratedLaws>(
-      *query.calibration,
+      std::vector<Calibration>{*query.calibration},
       nearness(*query.calibration, device),
       std::make_unique<DatasheetLaws>(device, query.machine.host),
       kNoGaps);
@@ -74,22 +94,28 @@ const EngineSpeed& SpeedData::speed(const std::string& path) {
                                 : speeds_.emplace(path, read_engine_speed(path)).first->second;
 }
 
-const Calibration* SpeedData::published_kernels(const HardwareSpec& device) {
+const std::vector<Calibration>& SpeedData::published_kernels(const HardwareSpec& device) {
   const auto [entry, is_new] = kernels_.try_emplace(device.id);
-  std::optional<Calibration>& kernels = entry->second;
-  if (is_new && !device.id.empty()) {
-    std::string newest;
-    std::error_code none;
-    for (const auto& file : std::filesystem::directory_iterator(
-             data_directory() / "calibrations" / "published", none)) {
-      const bool of_device = file.path().filename().string().starts_with(device.id + "-vllm-");
-      newest = of_device ? std::max(newest, file.path().string()) : newest;
-    }
-    if (!newest.empty()) {
-      kernels = read_calibration(newest);
+  std::vector<Calibration>& kernels = entry->second;
+  if (!is_new || device.id.empty()) {
+    return kernels;
+  }
+  std::error_code none;
+  for (const auto& file :
+       std::filesystem::directory_iterator(data_directory() / "calibrations" / "published", none)) {
+    const std::string name = file.path().filename().string();
+    if (name.starts_with(device.id + "-vllm-") || name.starts_with(device.id + "-nccl-")) {
+      kernels.push_back(read_calibration(file.path().string()));
+      if (!device.peer_link) {
+        forget_collectives(kernels.back());
+      }
     }
   }
-  return kernels ? &*kernels : nullptr;
+  std::ranges::sort(kernels, [](const Calibration& a, const Calibration& b) {
+    return a.engine != b.engine ? a.engine > b.engine  // vllm before nccl
+                                : version(a) > version(b);
+  });
+  return kernels;
 }
 
 std::unique_ptr<LawSource> SpeedData::laws(const EngineInfo& engine,
@@ -102,12 +128,13 @@ std::unique_ptr<LawSource> SpeedData::laws(const EngineInfo& engine,
   const std::string path = is_fitted ? fitted : (folder / "reference.json").string();
   auto laws = std::make_unique<FittedEngineLaws>(speed(path), device, host, run);
   const bool serves = loads_checkpoints(engine);
-  const Calibration* kernels = is_fitted && !serves ? nullptr : published_kernels(device);
-  if (kernels == nullptr) {
+  const bool runs_published = serves || !is_fitted;
+  if (!runs_published || published_kernels(device).empty()) {
     return laws;
   }
   const EngineGaps gaps = serves ? kServingGaps : laws->gaps();
-  return std::make_unique<CalibratedLaws>(*kernels, Provenance::published, std::move(laws), gaps);
+  return std::make_unique<CalibratedLaws>(
+      published_kernels(device), Provenance::published, std::move(laws), gaps);
 }
 
 std::unique_ptr<LawSource> laws_of(const Query& query, Phase phase) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cli/query.h"
 #include "model/latency/calibration.h"
@@ -29,11 +30,12 @@ class SpeedData {
 
  private:
   [[nodiscard]] const EngineSpeed& speed(const std::string& path);
-  /// The newest file of published kernels of the device; null: there is none.
-  [[nodiscard]] const Calibration* published_kernels(const HardwareSpec& device);
+  /// The published kernels of the device, the preferred first: serving engines' from the newest
+  /// version on, then the collective operations of libraries where the device has links of its own.
+  [[nodiscard]] const std::vector<Calibration>& published_kernels(const HardwareSpec& device);
 
-  std::map<std::string, EngineSpeed> speeds_;                  ///< by path
-  std::map<std::string, std::optional<Calibration>> kernels_;  ///< by the device's id
+  std::map<std::string, EngineSpeed> speeds_;                ///< by path
+  std::map<std::string, std::vector<Calibration>> kernels_;  ///< by the device's id
 };
 
 /// The laws of a query: its calibration's where it has one, else as SpeedData finds them.

@@ -54,7 +54,10 @@ std::unique_ptr<LawSource> laws_of(const Calibration& calibration) {
   device.bandwidth = calibration.ceilings.read.value_or(BytesPerSecond(1e10));
   device.peak_rates = calibration.ceilings.flops;
   return std::make_unique<CalibratedLaws>(
-      calibration, Provenance::measured, std::make_unique<DatasheetLaws>(device), EngineGaps{});
+      std::vector<Calibration>{calibration},
+      Provenance::measured,
+      std::make_unique<DatasheetLaws>(device),
+      EngineGaps{});
 }
 
 Estimate predicted(const LoopModel& model,

@@ -6,19 +6,18 @@
 namespace kvfathom {
 namespace {
 
-/// Formats by the names that kernels go by: 16-bit floats cost alike, and matrices of 8-bit floats
-/// have a scale for each block in the checkpoints that are served (DeepSeek, Qwen3).
-std::string kernel_format(DType dtype, OpKind kind) {
-  const bool is_product = kind == OpKind::gemm || kind == OpKind::moe_ffn;
-  switch (dtype) {
+/// Formats by the names that kernels go by; 16-bit floats cost alike.
+std::string kernel_format(const OpClass& op_class) {
+  const bool is_product = op_class.kind == OpKind::gemm || op_class.kind == OpKind::moe_ffn;
+  switch (op_class.format) {
     case DType::f16:
     case DType::bf16:
       return "bf16";
     case DType::f8_e4m3:
     case DType::f8_e5m2:
-      return is_product ? "fp8_block" : "fp8";
+      return is_product && op_class.block_scales ? "fp8_block" : "fp8";
     default:
-      return std::string(name(dtype));
+      return std::string(name(op_class.format));
   }
 }
 
@@ -31,10 +30,10 @@ bool is_attention(OpKind kind) {
 KernelClass kernel_class_of(const OpClass& op_class) {
   KernelClass id;
   id.op = name(op_class.kind);
-  id.format = kernel_format(op_class.format, op_class.kind);
+  id.format = kernel_format(op_class);
   if (is_attention(op_class.kind)) {
     id.head_dim = op_class.head_dim;
-    id.variant = op_class.window ? "window" : "";
+    id.variant = op_class.latent ? "mla" : op_class.window ? "window" : "";
   }
   if (op_class.kind == OpKind::decode_attention || op_class.kind == OpKind::all_reduce ||
       op_class.kind == OpKind::all_to_all) {
@@ -43,24 +42,23 @@ KernelClass kernel_class_of(const OpClass& op_class) {
   return id;
 }
 
-CalibratedLaws::CalibratedLaws(Calibration calibration,
+CalibratedLaws::CalibratedLaws(std::vector<Calibration> calibrations,
                                Provenance provenance,
                                std::unique_ptr<LawSource> behind,
                                std::optional<EngineGaps> gaps)
-    : calibration_(std::move(calibration)),
-      provenance_(provenance),
-      behind_(std::move(behind)),
-      gaps_(gaps),
-      origin_(std::string(kvfathom::name(provenance_)) + " kernels of " + calibration_.engine +
-              " " + calibration_.engine_version + " on " + calibration_.device_name),
-      similar_(origin_ + ", of similar shape") {}
-
-const FittedClass* CalibratedLaws::fitted(const KernelClass& id) const {
-  if (const FittedClass* exact = find_class(calibration_, id)) {
-    return exact;
+    : provenance_(provenance), behind_(std::move(behind)), gaps_(gaps) {
+  for (Calibration& one : calibrations) {
+    const std::string origin = std::string(kvfathom::name(provenance)) + " kernels of " +
+                               one.engine + " " + one.engine_version + " on " + one.device_name;
+    sources_.push_back({std::move(one), origin, origin + ", of similar shape"});
   }
-  if (const FittedClass* nearest = nearest_class(calibration_, id)) {
-    return nearest;
+}
+
+CalibratedLaws::Found CalibratedLaws::find(const KernelClass& id) const {
+  for (const Source& source : sources_) {
+    if (const FittedClass* exact = find_class(source.calibration, id)) {
+      return {&source, exact};
+    }
   }
   KernelClass plain = id;
   plain.variant.clear();
@@ -69,25 +67,37 @@ const FittedClass* CalibratedLaws::fitted(const KernelClass& id) const {
   } else if (plain.format == name(DType::q4_0)) {
     plain.format = "int4";  // as the kernels of checkpoints call 4-bit integers in groups
   }
-  return nearest_class(calibration_, plain);
+  for (const KernelClass& like : {id, plain}) {
+    for (const Source& source : sources_) {
+      if (const FittedClass* nearest = nearest_class(source.calibration, like)) {
+        return {&source, nearest};
+      }
+    }
+  }
+  return {};
 }
 
 PricedClass CalibratedLaws::law(const OpClass& op_class, bool on_host) const {
   const KernelClass id = kernel_class_of(op_class);
-  const FittedClass* found = on_host ? nullptr : fitted(id);
+  const auto [source, found] = on_host ? Found{} : find(id);
   if (found == nullptr) {
     return behind_->law(op_class, on_host);
   }
   const bool same_shape = found->id.format == id.format && found->id.variant == id.variant &&
                           (!found->id.head_dim || found->id.head_dim == id.head_dim);
+  // The law's fixed cost is of a whole call; where the points could not tell it, none was fitted.
+  Seconds launch;
+  if (!(found->law.fixed > Seconds{})) {
+    launch = source->calibration.ceilings.launch.value_or(behind_->law(op_class, false).launch);
+  }
   return {.op_class = op_class,
           .on_host = false,
           .law = found->law,
-          .launch = {},  // the law's fixed cost is of a whole call
+          .launch = launch,
           .log_error = std::max(-found->residuals.q05, found->residuals.q95),
           .range = found->range,
           .provenance = worst(provenance_, found->provenance),
-          .origin = same_shape ? origin_ : similar_};
+          .origin = same_shape ? source->origin : source->similar};
 }
 
 EngineGaps CalibratedLaws::gaps() const {
@@ -95,7 +105,7 @@ EngineGaps CalibratedLaws::gaps() const {
 }
 
 std::int64_t CalibratedLaws::n_units() const {
-  return calibration_.n_compute_units.value_or(behind_->n_units());
+  return sources_.front().calibration.n_compute_units.value_or(behind_->n_units());
 }
 
 }  // namespace kvfathom

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "model/latency/calibration.h"
 #include "model/latency/step_time.h"
@@ -13,13 +14,15 @@ namespace kvfathom {
 /// The calibration's name of an operation's class: "decode_attention/bf16/d128/g8/window".
 [[nodiscard]] KernelClass kernel_class_of(const OpClass& op_class);
 
-/// Fitted classes where the calibration has them, or one like them (the same operation and format
-/// at the nearest head width; without its variant); all else by the laws behind.
+/// Fitted classes where a calibration has them, the first that does; or one like them (the same
+/// operation and format at the nearest head width; without its variant); all else by the laws
+/// behind.
 class CalibratedLaws final : public LawSource {
  public:
-  /// `provenance`: how close the measured device is to the one at hand; a class is never surer
-  /// than it was where it was measured. Gaps are those of `behind` unless they are given.
-  CalibratedLaws(Calibration calibration,
+  /// `calibrations`, at least one: of one device, the preferred first. `provenance`: how close that
+  /// device is to the one at hand; a class is never surer than it was where it was measured. Gaps
+  /// are those of `behind` unless they are given.
+  CalibratedLaws(std::vector<Calibration> calibrations,
                  Provenance provenance,
                  std::unique_ptr<LawSource> behind,
                  std::optional<EngineGaps> gaps = std::nullopt);
@@ -30,14 +33,21 @@ class CalibratedLaws final : public LawSource {
   [[nodiscard]] double pipeline_share() const override { return behind_->pipeline_share(); }
 
  private:
-  [[nodiscard]] const FittedClass* fitted(const KernelClass& id) const;
+  struct Source {
+    Calibration calibration;
+    std::string origin;
+    std::string similar;  ///< the same, of a class like the one asked for
+  };
+  struct Found {
+    const Source* source = nullptr;
+    const FittedClass* fitted = nullptr;
+  };
+  [[nodiscard]] Found find(const KernelClass& id) const;
 
-  Calibration calibration_;
+  std::vector<Source> sources_;
   Provenance provenance_;
   std::unique_ptr<LawSource> behind_;
   std::optional<EngineGaps> gaps_;
-  std::string origin_;
-  std::string similar_;
 };
 
 }  // namespace kvfathom

@@ -61,6 +61,15 @@ bool is_attention(OpKind kind) {
          kind == OpKind::mla_decode;
 }
 
+/// What the engine's makers run on a vendor's devices; empty: nothing that the rows know.
+std::string_view own_backend(std::string_view vendor) {
+  return vendor == "nvidia"  ? "cuda"
+         : vendor == "amd"   ? "rocm"
+         : vendor == "apple" ? "metal"
+         : vendor == "intel" ? "vulkan"
+                             : "";
+}
+
 /// Held-out rows lie within this: those of the class, if there are enough, else those of all
 /// classes where this one was seen, else those of classes that were held out as a whole.
 double log_error_of(const EngineSpeed& speed, Phase phase, const std::string& device) {
@@ -141,6 +150,9 @@ EngineLaws::EngineLaws(const EngineSpeed& speed, HardwareSpec device, EngineRun 
   if (run_.phase == Phase::prefill && !peak_rate(device_, DType::bf16)) {
     throw Unsupported(named, "its data sheet names no peak rate, so no prompt can be priced", "");
   }
+  if (run_.backend.empty()) {
+    run_.backend = own_backend(device_.vendor);
+  }
   const std::string own = device_class(device_);
   for (const std::string& feature : {own, device_.vendor, run_.backend}) {
     if (!feature.empty()) {
@@ -188,16 +200,18 @@ double EngineLaws::share(std::string_view quantity,
 }
 
 PricedClass EngineLaws::law(const OpClass& op_class, bool on_host) const {
-  // Work left on the host and links to it have no rows: the data sheet's law stands.
+  // Work left on the host and links to slower tiers have no rows: the data sheet's law stands.
   PricedClass priced = datasheet_.law(op_class, on_host);
-  if (on_host) {
+  const OpKind kind = op_class.kind;
+  const bool is_of_tier = kind == OpKind::host_transfer || kind == OpKind::file_read ||
+                          kind == OpKind::network_transfer;
+  if (on_host || is_of_tier) {
     return priced;
   }
   priced.log_error = 0.0;  // the step's error is known, not its parts': gaps()
   priced.provenance = speed_->provenance;
   priced.origin = "data sheet, at shares fitted to the engine";
   Law& law = priced.law;
-  const OpKind kind = op_class.kind;
   if (is_link(kind)) {
     priced.launch = Seconds(value("link call"));
     law.bandwidth = value("link") * *law.bandwidth;

@@ -57,6 +57,38 @@ TEST(EngineLaws, MultipliesTheParametersThatApply) {
   EXPECT_DOUBLE_EQ(metal.law(kGemm, false).law.bandwidth->value(), 0.54e12);
 }
 
+// Whoever names no backend gets what runs on the vendor's devices, whose rows were fitted.
+TEST(EngineLaws, TakesTheVendorsOwnBackend) {
+  const EngineSpeed s = speed();
+  for (const auto& [vendor, backend] : {std::pair{"nvidia", "cuda"},
+                                        std::pair{"amd", "rocm"},
+                                        std::pair{"apple", "metal"},
+                                        std::pair{"intel", "vulkan"}}) {
+    HardwareSpec spec = device();
+    spec.vendor = vendor;
+    const EngineLaws laws(s, spec, {});
+    EXPECT_TRUE(laws.has_feature(backend)) << vendor;
+    EXPECT_EQ(laws.law(kGemm, false).law.bandwidth,
+              EngineLaws(s, spec, {.backend = backend}).law(kGemm, false).law.bandwidth);
+  }
+}
+
+// What was fitted to links between GPUs says nothing of the way to a slower tier.
+TEST(EngineLaws, LeavesLinksToSlowerTiersToTheDataSheet) {
+  EngineSpeed s = speed();
+  s.parameters.push_back({"link", 0.5, 0.4, 0.6});
+  HardwareSpec spec = device();
+  spec.host_link = {.name = "PCIe 4.0 x16", .bandwidth = BytesPerSecond(31.5e9)};
+  const EngineLaws laws(s, spec, {});
+  const PricedClass host = laws.law({.kind = OpKind::host_transfer}, false);
+  // nvbandwidth reads 26.1 GB/s on an RTX 4090; bytes are counted on both sides.
+  EXPECT_NEAR(host.law.bandwidth->value(), 2.0 * 26.1e9, 0.01 * 2.0 * 26.1e9);
+  EXPECT_EQ(host.provenance, Provenance::datasheet);
+  EXPECT_EQ(laws.law({.kind = OpKind::file_read}, false).provenance, Provenance::assumed);
+  const PricedClass peers = laws.law({.kind = OpKind::peer_transfer}, false);
+  EXPECT_DOUBLE_EQ(peers.law.bandwidth->value(), 0.5 * 0.8 * 31.5e9);
+}
+
 TEST(EngineLaws, BoundsSharesByTheDataSheet) {
   EngineSpeed s = speed();
   s.parameters[0].value = 50.0;
@@ -70,7 +102,7 @@ TEST(EngineLaws, IsLessSureOfAClassThatItHasNotSeen) {
   EXPECT_DOUBLE_EQ(EngineLaws(s, device(), {}).gaps().log_error, 0.2);
   HardwareSpec other = device();
   other.architecture = "Turing";
-  const EngineLaws laws(s, other, {});
+  const EngineLaws laws(s, other, {.backend = "vulkan"});
   EXPECT_DOUBLE_EQ(laws.gaps().log_error, 0.7);
   EXPECT_DOUBLE_EQ(laws.law(kGemm, false).law.bandwidth->value(), 0.45e12);  // no class factor
   // Nothing was held out of this phase: as little is known as of any data sheet.
