@@ -112,20 +112,4 @@ Split best_partial_recompute(const TimeOf& fetch_x_s,
   return {best, n_tokens - best, time_of(best)};
 }
 
-BytesPerSecond mooncake_bandwidth(const MooncakeModel& m, double n_tokens, FlopsPerSecond rate) {
-  const double d = m.hidden_size;
-  const double bytes_per_flop =
-      2.0 * d * m.element_bytes / (m.group * (m.a * n_tokens * d + m.b * d * d));
-  return BytesPerSecond(bytes_per_flop * rate.value());
-}
-
-double xquant_limit_tokens(double flops_per_token,
-                           double cache_bytes_per_token,
-                           double weight_bytes,
-                           double ridge_flops_per_byte) {
-  // flops l = ridge (cache l + weights)
-  return ridge_flops_per_byte * weight_bytes /
-         (flops_per_token - ridge_flops_per_byte * cache_bytes_per_token);
-}
-
 }  // namespace kvfathom

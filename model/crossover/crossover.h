@@ -74,24 +74,4 @@ struct LayerSplit {
                                            const TimeOf& fetch_kv_s,
                                            std::int64_t n_tokens);
 
-/// Mooncake's bound (FAST'25, s2.2): the bandwidth from which fetching a prefix of p tokens beats
-/// computing it, 2 p l kvd s / (l (a p^2 d + b p d^2) / G) with its a = 4, b = 22.
-struct MooncakeModel {
-  double hidden_size = 0.0;
-  double group = 1.0;  ///< query heads per KV head
-  double element_bytes = 2.0;
-  double a = 4.0;
-  double b = 22.0;
-};
-[[nodiscard]] BytesPerSecond mooncake_bandwidth(const MooncakeModel& model,
-                                                double n_tokens,
-                                                FlopsPerSecond rate);
-
-/// Tokens up to which rebuilding K and V from quantised X hides behind reading the layer (XQuant,
-/// arXiv 2508.10395, s3.4): rebuild FLOPs = ridge (cache bytes + weight bytes).
-[[nodiscard]] double xquant_limit_tokens(double flops_per_token,
-                                         double cache_bytes_per_token,
-                                         double weight_bytes,
-                                         double ridge_flops_per_byte);
-
 }  // namespace kvfathom

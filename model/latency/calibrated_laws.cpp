@@ -21,17 +21,13 @@ std::string kernel_format(const OpClass& op_class) {
   }
 }
 
-bool is_attention(OpKind kind) {
-  return kind == OpKind::decode_attention || kind == OpKind::prefill_attention;
-}
-
 }  // namespace
 
 KernelClass kernel_class_of(const OpClass& op_class) {
   KernelClass id;
   id.op = name(op_class.kind);
   id.format = kernel_format(op_class);
-  if (is_attention(op_class.kind)) {
+  if (is_attention(op_class.kind) && op_class.kind != OpKind::mla_decode) {
     id.head_dim = op_class.head_dim;
     id.variant = op_class.latent ? "mla" : op_class.window ? "window" : "";
   }

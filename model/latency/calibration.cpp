@@ -55,19 +55,4 @@ double outside_by(const WorkRange& range, const Work& work) {
                    ratio_outside(range.waves, work.waves)});
 }
 
-Estimate estimate_s(const FittedClass& fitted, const Work& work) {
-  const double value_s = time(fitted.law, work).value();
-  double below = std::max(0.0, -fitted.residuals.q05);
-  double above = std::max(0.0, fitted.residuals.q95);
-  Provenance provenance = fitted.provenance;
-  const double doublings = std::log2(outside_by(fitted.range, work));
-  if (doublings > 0.0) {
-    constexpr double kLeast = 0.05;
-    below += doublings * std::max(kLeast, below);
-    above += doublings * std::max(kLeast, above);
-    provenance = worst(provenance, Provenance::modelled);
-  }
-  return {value_s, value_s * std::exp(-below), value_s * std::exp(above), provenance};
-}
-
 }  // namespace kvfathom

@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "model/latency/estimate.h"
 #include "model/latency/law.h"
 #include "model/provenance.h"
 #include "model/units.h"
@@ -131,10 +130,5 @@ struct Calibration {
 /// By how much the work lies outside of what was measured: the largest ratio of its bytes, FLOPs or
 /// waves to the nearest end; 1 inside.
 [[nodiscard]] double outside_by(const WorkRange& range, const Work& work);
-
-/// The law's time with the interval that the residuals give. Outside of the measured range each
-/// doubling widens the interval by its own width, on either side by at least 5 %, and the
-/// provenance is `modelled` at best: there the law is believed, not tested.
-[[nodiscard]] Estimate estimate_s(const FittedClass& fitted, const Work& work);
 
 }  // namespace kvfathom

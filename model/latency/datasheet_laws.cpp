@@ -97,11 +97,6 @@ bool is_known(const HardwareSpec& device, OpKind link) {
          (device.host_link || device.peer_link || device.unified_memory);
 }
 
-bool is_attention(OpKind kind) {
-  return kind == OpKind::prefill_attention || kind == OpKind::decode_attention ||
-         kind == OpKind::mla_decode;
-}
-
 }  // namespace
 
 std::optional<FlopsPerSecond> peak_rate(const HardwareSpec& device, DType format) {

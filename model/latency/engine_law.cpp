@@ -56,11 +56,6 @@ std::optional<FlopsPerSecond> engine_rate(const HardwareSpec& device,
   return peak_rate(device, format);
 }
 
-bool is_attention(OpKind kind) {
-  return kind == OpKind::prefill_attention || kind == OpKind::decode_attention ||
-         kind == OpKind::mla_decode;
-}
-
 /// What the engine's makers run on a vendor's devices; empty: nothing that the rows know.
 std::string_view own_backend(std::string_view vendor) {
   return vendor == "nvidia"  ? "cuda"
@@ -70,11 +65,13 @@ std::string_view own_backend(std::string_view vendor) {
                              : "";
 }
 
+/// Of a class, that say something of it.
+constexpr std::int64_t kEnoughRows = 30;
+
 /// Held-out rows lie within this: those of the class, if there are enough, else those of all
 /// classes where this one was seen, else those of classes that were held out as a whole.
 double log_error_of(const EngineSpeed& speed, Phase phase, const std::string& device) {
   constexpr double kUnknown = 0.7;  // a factor of 2, as of shares of data sheets in general
-  constexpr std::int64_t kEnoughRows = 30;
   double of_known = 0.0;
   double of_unknown = kUnknown;
   bool known = false;
@@ -163,6 +160,9 @@ EngineLaws::EngineLaws(const EngineSpeed& speed, HardwareSpec device, EngineRun 
     features_.emplace_back("no flash attention");
   }
   log_error_ = log_error_of(speed, run_.phase, own);
+  knows_device_ = std::ranges::any_of(speed.errors, [&](const EngineError& error) {
+    return error.device_known && error.device_class == own && error.n >= kEnoughRows;
+  });
 }
 
 bool EngineLaws::has_feature(std::string_view feature) const {

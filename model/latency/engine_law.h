@@ -70,6 +70,9 @@ class EngineLaws final : public LawSource {
 
   [[nodiscard]] double pipeline_share() const override { return share("pipeline"); }
 
+  /// Whether enough rows of the device's class were among those fitted to.
+  [[nodiscard]] bool knows_device() const { return knows_device_; }
+
   /// Whether a parameter of this feature applies to any law here.
   [[nodiscard]] bool has_feature(std::string_view feature) const;
 
@@ -88,6 +91,7 @@ class EngineLaws final : public LawSource {
   EngineRun run_;
   std::vector<std::string> features_;  ///< device class, vendor, backend, "no flash attention"
   double log_error_ = 0.0;
+  bool knows_device_ = false;
 };
 
 }  // namespace kvfathom

@@ -65,6 +65,12 @@ inline constexpr std::array<std::string_view, 20> kOpKindNames{"gemm",
   return kind >= OpKind::host_transfer;
 }
 
+/// Whether queries meet keys in it.
+[[nodiscard]] constexpr bool is_attention(OpKind kind) {
+  return kind == OpKind::prefill_attention || kind == OpKind::decode_attention ||
+         kind == OpKind::mla_decode;
+}
+
 /// What an operation's efficiency depends on, besides its size: one law is fitted for each.
 struct OpClass {
   OpKind kind = OpKind::gemm;

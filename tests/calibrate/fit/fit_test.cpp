@@ -53,14 +53,11 @@ TEST(FitLaw, FindsKnownParametersUnderNoiseAndOutliers) {
 
 TEST(FitLaw, WhatTheIntervalPromisesHoldsForNewPoints) {
   const FitResult fit = fit_law(synthetic(kTruth, 300, 0.2, 3), all_terms());
-  FittedClass fitted;
-  fitted.law = fit.law;
-  fitted.residuals = fit.residuals;
   int n_inside = 0;
   const auto fresh = synthetic(kTruth, 1000, 0.2, 4);
   for (const CalibrationPoint& point : fresh) {
-    const Estimate predicted = estimate_s(fitted, point.work);
-    n_inside += point.time.value() >= predicted.low && point.time.value() <= predicted.high ? 1 : 0;
+    const double residual = std::log(point.time / time(fit.law, point.work));
+    n_inside += residual >= fit.residuals.q05 && residual <= fit.residuals.q95 ? 1 : 0;
   }
   EXPECT_GE(n_inside, 850);  // 900 expected
   EXPECT_LE(n_inside, 950);

@@ -84,21 +84,6 @@ FittedClass some_class(const char* id) {
   return fitted;
 }
 
-TEST(Estimate, InsideTheRangeItIsTheResidualsInterval) {
-  const Estimate inside = estimate_s(some_class("gemm/bf16"), Work{.bytes = Bytes(1e9)});
-  EXPECT_NEAR(inside.value, 1e-3, 1e-12);
-  EXPECT_NEAR(inside.low, 0.8e-3, 1e-12);
-  EXPECT_NEAR(inside.high, 1.25e-3, 1e-12);
-  EXPECT_EQ(inside.provenance, Provenance::measured);
-}
-
-TEST(Estimate, OutsideItWidensByItselfPerDoubling) {
-  const Estimate beyond = estimate_s(some_class("gemm/bf16"), Work{.bytes = Bytes(4e9)});
-  EXPECT_NEAR(beyond.low, 4e-3 * std::pow(0.8, 3), 1e-12);
-  EXPECT_NEAR(beyond.high, 4e-3 * std::pow(1.25, 3), 1e-12);
-  EXPECT_EQ(beyond.provenance, Provenance::modelled);
-}
-
 TEST(Calibration, TheNearestClassSharesOperationFormatAndVariant) {
   Calibration calibration;
   for (const char* id : {"decode_attention/bf16/d64/g1",

@@ -72,6 +72,36 @@ TEST(StepPricer, ErrorsOfDifferentClassesAverageOut) {
   EXPECT_NEAR(std::log(step.time_s.high / step.time_s.value), 0.005 / std::sqrt(2.0), 1e-5);
 }
 
+// Outside of what was measured the law is believed, not tested.
+TEST(StepPricer, IsLessSureOutsideOfWhatWasMeasured) {
+  class Ranged final : public LawSource {
+   public:
+    [[nodiscard]] PricedClass law(const OpClass& /*op_class*/, bool /*on_host*/) const override {
+      return {.op_class = {},
+              .law = {.bandwidth = BytesPerSecond(1e12)},
+              .log_error = 0.2,
+              .range = WorkRange{.bytes = {1e6, 1e9}, .flops = {}, .waves = {}},
+              .provenance = Provenance::measured,
+              .origin = "test"};
+    }
+    [[nodiscard]] EngineGaps gaps() const override { return {}; }
+    [[nodiscard]] std::int64_t n_units() const override { return 0; }
+  };
+  const Ranged source;
+  StepPricer pricer(source);
+  const auto priced = [&](double bytes) {
+    const Op op{.op_class = {.kind = OpKind::gemm}, .part = "a", .cost = {.read = Bytes(bytes)}};
+    return pricer.price(std::vector<Op>{op}, 0, false).time_s;
+  };
+  const Estimate inside = priced(1e9);
+  EXPECT_NEAR(inside.high / inside.value, std::exp(0.2), 1e-12);
+  EXPECT_NEAR(inside.low / inside.value, std::exp(-0.2), 1e-12);
+  EXPECT_EQ(inside.provenance, Provenance::measured);
+  const Estimate two_doublings_beyond = priced(4e9);
+  EXPECT_NEAR(two_doublings_beyond.high / two_doublings_beyond.value, std::exp(0.6), 1e-12);
+  EXPECT_EQ(two_doublings_beyond.provenance, Provenance::modelled);
+}
+
 ModelSpec catalog(const std::string& id) {
   ModelSpec model = read_inspect(std::string(KVFATHOM_SOURCE_DIR) + "/data/models/" + id + ".json");
   model.tensors = tensor_inventory(model);
