@@ -236,7 +236,7 @@ std::unique_ptr<MemoryPlan> with_all_beside(const Query& query,
     companions.push_back(draft_companion(query, engine, settings));
   }
   if (query.adapters) {
-    companions.push_back(adapter_companion(query, engine));
+    companions.push_back(adapter_companion(query, engine, settings));
   }
   return companions.empty() ? std::move(plan)
                             : with_companions(std::move(plan), std::move(companions));

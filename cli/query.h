@@ -48,6 +48,7 @@ struct AdapterQuery {
   Text file;
   std::int64_t file_bytes = 0;
   LoraShape shape;
+  std::vector<LoraMatrix> matrices;  ///< of one adapter of the shape, in values
   std::int64_t slots = 1;
 };
 

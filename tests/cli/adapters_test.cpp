@@ -3,6 +3,7 @@
 #include <fstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -63,6 +64,69 @@ TEST(Adapters, VllmCutsOneHalfOfEachPair) {
   }
   // slots are for every matrix, whatever the targets
   EXPECT_EQ(lora_line(words + "--lora-rank 16 --lora-targets q").at("bytes"), values * 2);
+}
+
+/// Bytes of the lora line by device, in the order of the devices.
+std::vector<std::int64_t> lora_bytes(const Json& ledger) {
+  std::vector<std::int64_t> bytes;
+  for (const Json& line : ledger) {
+    if (line.at("line") == "lora") {
+      EXPECT_EQ(line.at("provenance"), "exact");
+      bytes.push_back(line.at("bytes"));
+    }
+  }
+  return bytes;
+}
+
+TEST(Adapters, TheFormulaHasThemBesideTheirMatrices) {
+  const auto bytes = [](const std::string& words) {
+    const Ran ran = run_cli("memory llama-3.1-8b --engine ideal --gpu h100-sxm --lora-rank 16 " +
+                            words + " --context 4096 --json");
+    EXPECT_EQ(ran.status, 0) << ran.err;
+    return lora_bytes(Json::parse(ran.out).at("ledger"));
+  };
+  const std::vector<std::int64_t> halves(2, 41'943'040);
+  EXPECT_EQ(bytes("--gpus 2"), halves);
+  // as in VllmCutsOneHalfOfEachPair
+  const std::int64_t rank = 16 * 32 * (6144 + 2 * 4608 + 6144 + 2 * 11264 + 11264) * 2;
+  EXPECT_EQ(bytes("--gpus 2 --tensor-parallel 2"), (std::vector<std::int64_t>{rank, rank}));
+  EXPECT_EQ(bytes("--gpus 4 --tensor-parallel 2"),
+            (std::vector<std::int64_t>(4, rank / 2)));  // two stages of two
+}
+
+TEST(Adapters, ASearchOverMachinesPlansThemOnEach) {
+  const auto found = [](const std::string& words) {
+    const Ran ran = run_cli("fit " + words + " --smallest-gpu --context 8192 --json");
+    EXPECT_EQ(ran.status, 0) << ran.err;
+    return Json::parse(ran.out);
+  };
+  const Json ideal = found("llama-3.1-8b --engine ideal --lora-rank 16");
+  EXPECT_EQ(ideal.at("refused"), Json::array());
+  for (const Json& offer : ideal.at("by_count")) {
+    const std::int64_t n = offer.at("count");
+    EXPECT_EQ(lora_bytes(offer.at("ledger")),
+              std::vector<std::int64_t>(static_cast<std::size_t>(n), 41'943'040 * 2 / n));
+  }
+  EXPECT_EQ(ideal.at("by_count").size(), 4U);
+  const Json llama_cpp = found("llama-3.1-8b --engine llama.cpp --weights q8_0 --lora-rank 16");
+  ASSERT_EQ(llama_cpp.at("by_count").size(), 1U);
+  EXPECT_EQ(llama_cpp.at("by_count").at(0).at("count"), 1);
+  ASSERT_EQ(llama_cpp.at("refused").size(), 3U);
+  EXPECT_EQ(llama_cpp.at("refused").at(2).at("count"), 8);
+  const std::string reason = llama_cpp.at("refused").at(0).at("reason");
+  EXPECT_NE(reason.find("adapters of layers on several devices"), std::string::npos) << reason;
+  EXPECT_NE(run_cli("fit llama-3.1-8b --engine llama.cpp --weights q8_0 --lora-rank 16 "
+                    "--smallest-gpu --context 8192")
+                .out.find("- 2, 4, 8 of each refused: --lora: no rule for"),
+            std::string::npos);
+}
+
+TEST(Adapters, WhatDoesNotFitSaysSoWithoutMovingThem) {
+  const Ran ran = run_cli(
+      "memory llama-3.1-8b --engine llama.cpp --weights q8_0 --lora-rank 16 "
+      "--memory 6GiB --context 4096");
+  EXPECT_EQ(ran.status, 1) << ran.err;
+  EXPECT_EQ(ran.out.find("--gpu-layers"), std::string::npos) << ran.out;
 }
 
 TEST(Adapters, AFileCountsItsOwnTensors) {
