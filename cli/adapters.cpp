@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <sstream>
+#include <variant>
 
 #include "cli/format.h"
 #include "cli/values.h"
@@ -62,14 +63,27 @@ void require_vllm_rank(const AdapterQuery& adapters) {
   }
 }
 
-/// What llama.cpp's graph adds for an adapter (llama-graph.cpp, build_lora_mm): the product with A,
-/// the product with B and its scaled copy, in f32 for a micro-batch. The peak of the compute buffer
-/// may be elsewhere: nothing up to this much more.
+/// Rows that a product with experts has for every token: one of each chosen expert.
+std::int64_t most_experts_per_token(const ModelSpec& model) {
+  std::int64_t most = 1;
+  for (const LayerSpec& layer : model.layers) {
+    const auto* const moe = std::get_if<MixtureOfExperts>(&layer.feed_forward);
+    most = std::max(most, moe != nullptr ? moe->n_experts_per_token : 0);
+  }
+  return most;
+}
+
+/// What llama.cpp's graph adds for an adapter (llama-graph.cpp, build_lora_mm and, for experts,
+/// build_lora_mm_id): the product with A, the product with B and its scaled copy, in f32 for a
+/// micro-batch. The peak of the compute buffer may be elsewhere: nothing up to this much more.
 std::int64_t most_graph_bytes(const ModelSpec& model, const EngineSettings& settings) {
   constexpr std::int64_t kUbatchTokens = 512;
+  const std::int64_t experts = most_experts_per_token(model);
   std::int64_t widest = 0;
   for (const Tensor& t : tensor_inventory(model)) {
-    widest = std::max(widest, t.name.starts_with("blk.") ? t.shape[1] : 0);
+    const bool of_experts = t.name.find("_exps.") != std::string::npos;
+    const std::int64_t width = t.shape[1] * (of_experts ? experts : 1);
+    widest = std::max(widest, t.name.starts_with("blk.") ? width : 0);
   }
   constexpr std::int64_t kProducts = 3;
   return kProducts * widest * kFloatBytes * settings.ubatch_tokens.value_or(kUbatchTokens);
