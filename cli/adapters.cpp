@@ -100,9 +100,9 @@ LedgerLine llama_cpp_line(const Query& query, const EngineSettings& settings) {
     line.high_bytes += adapters.file_bytes;
     return line;
   }
-  // convert_lora_to_gguf writes f32 unless told otherwise
+  // convert_lora_to_gguf.py (0b03adaa): --outtype is f32 unless f16 or less is asked for
   const std::int64_t values = adapters.slots * held_by({}, query.model.spec, adapters.matrices);
-  line.bytes = values * kHalfBytes;
+  line.bytes = values * kFloatBytes;
   line.low_bytes = values * kHalfBytes;
   line.high_bytes += values * kFloatBytes;
   return line;

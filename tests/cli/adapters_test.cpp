@@ -45,10 +45,12 @@ TEST(Adapters, ParametersAreThoseThatPeftPrints) {
             4'194'304 * 2);
 }
 
-TEST(Adapters, LlamaCppMayKeepThemInSinglePrecision) {
+TEST(Adapters, LlamaCppHasThemInSinglePrecisionAsItsConverterWritesThem) {
+  // convert_lora_to_gguf.py: "--outtype", default "f32"; with f16 they are half of it
   const Json line =
       lora_line("llama-3.1-8b --engine llama.cpp --weights q4_k_m --gpus 1 --lora-rank 16");
-  EXPECT_EQ(line.at("bytes"), 41'943'040 * 2);
+  EXPECT_EQ(line.at("bytes"), 41'943'040 * 4);
+  EXPECT_EQ(line.at("low_bytes"), 41'943'040 * 2);
   EXPECT_GE(line.at("high_bytes").get<std::int64_t>(), 41'943'040 * 4);
 }
 
