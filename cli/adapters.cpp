@@ -10,7 +10,7 @@
 #include "model/architecture/tensor_inventory.h"
 #include "model/engine/ideal_stages.h"
 #include "model/error.h"
-#include "model/io/adapter_file.h"
+#include "model/io/adapter_matrices.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -94,14 +94,15 @@ LedgerLine llama_cpp_line(const Query& query, const EngineSettings& settings) {
   const Device device{settings.n_gpus > 0 ? 0 : Device::kHost};
   const std::int64_t graph_bytes = most_graph_bytes(query.model.spec, settings);
   LedgerLine line{device, LedgerKind::lora, 0, Provenance::modelled, 0, graph_bytes};
+  const std::int64_t held = held_by({}, query.model.spec, adapters.matrices);
   if (adapters.file) {
-    line.bytes = adapters.file_bytes;
-    line.low_bytes = adapters.file_bytes;
-    line.high_bytes += adapters.file_bytes;
+    line.bytes = held;
+    line.low_bytes = held;
+    line.high_bytes += held;
     return line;
   }
   // convert_lora_to_gguf.py (0b03adaa): --outtype is f32 unless f16 or less is asked for
-  const std::int64_t values = adapters.slots * held_by({}, query.model.spec, adapters.matrices);
+  const std::int64_t values = adapters.slots * held;
   line.bytes = values * kFloatBytes;
   line.low_bytes = values * kHalfBytes;
   line.high_bytes += values * kFloatBytes;
@@ -139,21 +140,14 @@ std::vector<LedgerLine> ideal_lines(const Query& query, const EngineSettings& se
   const AdapterQuery& adapters = *query.adapters;
   const ModelSpec& model = query.model.spec;
   const serving::Parallel parallel = ideal_parallel(model, settings);
-  if (adapters.file) {
-    if (parallel.devices() > 1) {
-      throw Unsupported("--lora", "no rule cuts a file over devices", "give --lora-rank");
-    }
-    const Device device{settings.n_gpus > 0 ? 0 : Device::kHost};
-    return {exact_line(device, LedgerKind::lora, adapters.file_bytes)};
-  }
+  const std::int64_t unit_bytes = adapters.file ? 1 : adapters.slots * kHalfBytes;
   std::vector<LedgerLine> lines;
   Device device{settings.n_gpus > 0 ? 0 : Device::kHost};
   for (std::size_t stage = 0; stage + 1 < parallel.stage_bounds.size(); ++stage) {
     const LoraRank rank{.tensor_parallel = parallel.tensor,
                         .first_layer = parallel.stage_bounds[stage],
                         .end_layer = parallel.stage_bounds[stage + 1]};
-    const std::int64_t bytes =
-        adapters.slots * kHalfBytes * held_by(rank, model, adapters.matrices);
+    const std::int64_t bytes = unit_bytes * held_by(rank, model, adapters.matrices);
     for (std::int64_t i = 0; i < parallel.tensor; ++i, ++device.index) {
       lines.push_back(exact_line(device, LedgerKind::lora, bytes));
     }
@@ -199,7 +193,7 @@ std::optional<AdapterQuery> read_adapters(const Options& all, const Query& query
           "--lora", "llama.cpp loads no safetensors", "a GGUF: convert_lora_to_gguf.py makes one");
     }
     adapters.file = options.file;
-    adapters.file_bytes = file.bytes;
+    adapters.matrices = adapter_matrices(file, query.model.spec);
   } else {
     adapters.shape.rank = parse_count("--lora-rank", *options.rank, 1, 65'536);
     adapters.shape.targets = read_targets(options.targets.value_or("all"));

@@ -46,9 +46,8 @@ struct DraftQuery {
 /// Adapters beside the query's model: a file, or a shape that `slots` of them have.
 struct AdapterQuery {
   Text file;
-  std::int64_t file_bytes = 0;
   LoraShape shape;
-  std::vector<LoraMatrix> matrices;  ///< of one adapter of the shape, in values
+  std::vector<LoraMatrix> matrices;  ///< of the file, in bytes; of one of the shape, in values
   std::int64_t slots = 1;
 };
 

@@ -72,13 +72,6 @@ void require_plain(const ModelSpec& model, const std::vector<Tensor>& tensors) {
   }
 }
 
-std::int64_t layer_of(std::string_view tensor) {
-  constexpr std::string_view kBlock = "blk.";
-  std::int64_t layer = 0;
-  std::from_chars(tensor.data() + kBlock.size(), tensor.data() + tensor.size(), layer);
-  return layer;
-}
-
 void require_known(const LoraShape& shape) {
   for (const std::string& word : shape.targets) {
     if (std::ranges::find(kTargets, word, &Target::word) == kTargets.end()) {
@@ -92,7 +85,43 @@ std::int64_t parts(bool is_cut, const LoraRank& rank) {
   return is_cut ? rank.tensor_parallel : 1;
 }
 
+void require_cuttable(const LoraRank& rank,
+                      const ModelSpec& model,
+                      std::span<const LoraMatrix> matrices) {
+  if (rank.tensor_parallel == 1) {
+    return;
+  }
+  for (const LayerSpec& layer : model.layers) {
+    const auto* const attention = std::get_if<Attention>(&layer.mixer);
+    if (attention != nullptr && attention->n_kv_heads % rank.tensor_parallel != 0) {
+      throw Unsupported(model.name,
+                        std::to_string(attention->n_kv_heads) + " KV heads over " +
+                            std::to_string(rank.tensor_parallel) +
+                            " ranks: no rule for their adapters",
+                        "leave out --lora-rank");
+    }
+  }
+  if (std::ranges::find(matrices, LoraMatrix::Cut::unknown, &LoraMatrix::cut) != matrices.end()) {
+    throw Unsupported("--lora", "no rule cuts it over tensor-parallel ranks", "use one rank");
+  }
+}
+
 }  // namespace
+
+LoraMatrix lora_beside(std::string_view tensor, const ModelSpec& model) {
+  constexpr std::string_view kBlock = "blk.";
+  LoraMatrix place;
+  if (!tensor.starts_with(kBlock)) {
+    const bool head = tensor.starts_with("output");
+    place.layer = head ? static_cast<std::int64_t>(model.layers.size()) - 1 : 0;
+    place.cut = LoraMatrix::Cut::none;
+    return place;
+  }
+  std::from_chars(tensor.data() + kBlock.size(), tensor.data() + tensor.size(), place.layer);
+  const auto* const target = std::ranges::find(kTargets, matrix_of(tensor).name, &Target::tensor);
+  place.cut = target != kTargets.end() ? target->cut : LoraMatrix::Cut::unknown;
+  return place;
+}
 
 std::vector<LoraMatrix> lora_matrices(const ModelSpec& model, const LoraShape& shape) {
   const std::vector<Tensor> tensors = tensor_inventory(model);
@@ -113,10 +142,10 @@ std::vector<LoraMatrix> lora_matrices(const ModelSpec& model, const LoraShape& s
       }
       found = true;
       if (shape.experts || !matrix.experts) {
-        matrices.push_back({.layer = layer_of(t.name),
-                            .a = shape.rank * t.shape[0] * t.shape[2],
-                            .b = shape.rank * t.shape[1] * t.shape[2],
-                            .cut = target.cut});
+        LoraMatrix pair = lora_beside(t.name, model);
+        pair.a = shape.rank * t.shape[0] * t.shape[2];
+        pair.b = shape.rank * t.shape[1] * t.shape[2];
+        matrices.push_back(pair);
       }
     }
     if (named && !found) {
@@ -131,16 +160,7 @@ std::vector<LoraMatrix> lora_matrices(const ModelSpec& model, const LoraShape& s
 std::int64_t held_by(const LoraRank& rank,
                      const ModelSpec& model,
                      std::span<const LoraMatrix> matrices) {
-  for (const LayerSpec& layer : model.layers) {
-    const auto* const attention = std::get_if<Attention>(&layer.mixer);
-    if (attention != nullptr && attention->n_kv_heads % rank.tensor_parallel != 0) {
-      throw Unsupported(model.name,
-                        std::to_string(attention->n_kv_heads) + " KV heads over " +
-                            std::to_string(rank.tensor_parallel) +
-                            " ranks: no rule for their adapters",
-                        "leave out --lora-rank");
-    }
-  }
+  require_cuttable(rank, model, matrices);
   std::int64_t sum = 0;
   for (const LoraMatrix& matrix : matrices) {
     if (matrix.layer >= rank.first_layer && matrix.layer < rank.end_layer) {

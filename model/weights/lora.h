@@ -5,6 +5,7 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/architecture/model_spec.h"
@@ -25,8 +26,12 @@ struct LoraMatrix {
   std::int64_t b = 0;  ///< of {rank, n_out}
   /// Over tensor-parallel ranks q, k, v, gate and up are cut by n_out, o and down by n_in; the
   /// other half of the pair is on every rank.
-  enum class Cut : std::uint8_t { none, by_input, by_output } cut = Cut::none;
+  enum class Cut : std::uint8_t { unknown, none, by_input, by_output } cut = Cut::unknown;
 };
+
+/// The place of a pair beside a tensor of the model, which GGUF names so: its layer (of an
+/// embedding the first, of the output head the last) and how it is cut. Sizes are the caller's.
+[[nodiscard]] LoraMatrix lora_beside(std::string_view tensor, const ModelSpec& model);
 
 /// Unsupported for a mixer that is not plain attention and for fused matrices, of which a
 /// checkpoint adapts the parts or the whole; InputError for a target that is no word of the list or
@@ -40,8 +45,8 @@ struct LoraRank {
   std::int64_t end_layer = std::numeric_limits<std::int64_t>::max();
 };
 
-/// Values, or bytes, that such a device holds of `matrices`. Unsupported where KV heads are not as
-/// many on every rank.
+/// Values, or bytes, that such a device holds of `matrices`. Unsupported over several ranks where
+/// KV heads are not as many on each, and for a matrix that no rule cuts.
 [[nodiscard]] std::int64_t held_by(const LoraRank& rank,
                                    const ModelSpec& model,
                                    std::span<const LoraMatrix> matrices);

@@ -159,6 +159,13 @@ TEST(Adapters, AFileCountsItsOwnTensors) {
   EXPECT_EQ(lora_line(words + "ideal").at("bytes"), bytes);
   EXPECT_EQ(lora_line(words + "llama.cpp --weights q8_0").at("bytes"), bytes);
   EXPECT_EQ(refusal(words + "vllm").first, 3);  // slots, not files
+  const auto [status, why] =
+      refusal("qwen3-32b --weights q8_0 --gpus 1 --engine llama.cpp --lora " + path.string());
+  EXPECT_EQ(status, 2);
+  EXPECT_NE(why.find(path.string() + ": \"blk.0.attn_q.weight.lora_a\": is 4096 x 8, beside "
+                                     "blk.0.attn_q.weight (5120 x 8192) of Qwen3-32B; 5120 x 8"),
+            std::string::npos)
+      << why;
   write("model");
   EXPECT_EQ(refusal(words + "ideal").first, 2);
   std::filesystem::remove(path);
