@@ -72,6 +72,7 @@ void print_best_quant(Console& console, const Query& query, const QuantSearch& s
             thousands(sequences) + (sequences == 1 ? " sequence" : " sequences"),
         Style::bold));
     console.paragraph(machine_line(query.machine) + "; " + engine_line(query));
+    print_default_refused(console, query);
     console.line();
   }
   if (best) {

@@ -129,6 +129,7 @@ void print_smallest_gpu(Console& console, Query& query, const GpuSearch& search)
     console.paragraph(thousands(search.context_tokens) + " tokens x " + thousands(sequences) +
                       (sequences == 1 ? " sequence, " : " sequences, ") + search.label.text + ", " +
                       type_pair(search.label.k, search.label.v) + " cache; " + engine_line(query));
+    print_default_refused(console, query);
     console.line();
   }
   print_offers(console, search);

@@ -168,6 +168,18 @@ TEST(BestQuant, WhatNothingHoldsIsStatusOneAndSaysWhatLacksLeast) {
   EXPECT_EQ(run_cli("fit llama-3.1-8b --best-quant --gpu rtx-4090").status, 2);
 }
 
+TEST(Inverses, SayWhenTheFormulaStandsInForTheDefaultEngine) {
+  for (const std::string question : {"--smallest-gpu", "--best-quant --gpu rtx-4090"}) {
+    const std::string words = "fit rwkv-5-world-3b --context 4096 " + question;
+    const Ran ran = run_cli(words, 100);
+    EXPECT_NE(ran.out.find("\nThe formula only, without an engine's own memory ("),
+              std::string::npos)
+        << ran.out;
+    const std::string named = run_cli(words + " --engine ideal", 100).out;
+    EXPECT_EQ(named.find("The formula only"), std::string::npos) << named;
+  }
+}
+
 TEST(Inverses, TablesAreAsTheyWere) {
   const std::array<std::pair<const char*, const char*>, 3> goldens{
       {{"fit-smallest-gpu", "fit glm-4.7-flash --weights q4_k_m --smallest-gpu --context 32768"},
