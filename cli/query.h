@@ -120,6 +120,9 @@ struct SchemeLabel {
 [[nodiscard]] bool keeps_all(DType dtype);
 /// A serving engine: it loads Hugging Face checkpoints, no GGUF.
 [[nodiscard]] bool loads_checkpoints(const EngineInfo& engine);
+/// Whether the engine runs on the device, by the rules that it has here: TensorRT-LLM is NVIDIA's;
+/// vLLM and SGLang list GPUs of NVIDIA, AMD and Intel in their installation guides.
+[[nodiscard]] bool runs_on(const EngineInfo& engine, const HardwareSpec& device);
 /// Whether any decoder layer has routed experts.
 [[nodiscard]] bool has_experts(const ModelSpec& model);
 

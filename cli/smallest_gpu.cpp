@@ -72,20 +72,11 @@ class Ledgers {
   std::map<int, std::string> refusals_;
 };
 
-/// Whether the engine runs on the vendor's GPUs at all: TensorRT-LLM is NVIDIA's; vLLM and SGLang
-/// list NVIDIA, AMD and Intel among the GPUs of their installation guides, and not Apple.
-bool runs_on(const EngineInfo& engine, const std::string& vendor) {
-  if (engine.name == "tensorrt-llm") {
-    return vendor == "nvidia";
-  }
-  return vendor != "apple" || (engine.name != "vllm" && engine.name != "sglang");
-}
-
 /// GPUs and machines whose GPU shares the host's memory, of the vendor asked for.
 std::vector<HardwareSpec> catalog_gpus(const EngineInfo& engine, const Text& vendor) {
   std::vector<HardwareSpec> devices = list_hardware(data_directory());
   std::erase_if(devices, [&](const HardwareSpec& device) {
-    return (device.kind != "gpu" && device.kind != "apu") || !runs_on(engine, device.vendor);
+    return (device.kind != "gpu" && device.kind != "apu") || !runs_on(engine, device);
   });
   if (vendor) {
     std::set<std::string> vendors;

@@ -6,6 +6,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cli/query.h"
+#include "model/io/hardware_json.h"
 #include "tests/cli/json_schema.h"
 #include "tests/cli/run_cli.h"
 
@@ -90,6 +92,23 @@ TEST(SmallestGpu, ServingEnginesCutTensorsOverTheirGpus) {
   for (const Json& offer : found.at("next")) {
     EXPECT_FALSE(offer.at("name").get<std::string>().starts_with("Apple"));
   }
+}
+
+TEST(SmallestGpu, TriesTheDevicesThatTheEngineRunsOn) {
+  const auto runs = [](const char* engine, const std::string& id) {
+    const HardwareSpec device =
+        read_hardware(std::string(KVFATHOM_SOURCE_DIR) + "/data/hardware/" + id + ".json");
+    return cli::runs_on(engine_named(engine), device);
+  };
+  for (const std::string id : {"h100-sxm", "mi300x", "m4-max-40-core", "tpu-v5e"}) {
+    EXPECT_TRUE(runs("ideal", id)) << id;
+    EXPECT_EQ(runs("tensorrt-llm", id), id == "h100-sxm") << id;
+    EXPECT_EQ(runs("vllm", id), id == "h100-sxm" || id == "mi300x") << id;
+    EXPECT_EQ(runs("sglang", id), runs("vllm", id)) << id;
+  }
+  EXPECT_EQ(
+      run_cli("fit llama-3.1-8b --smallest-gpu --context 8 --engine vllm --vendor apple").status,
+      2);
 }
 
 TEST(SmallestGpu, WhatNothingHoldsIsStatusOneWithTheLargestAndItsLack) {
