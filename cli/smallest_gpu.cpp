@@ -107,13 +107,16 @@ std::int64_t left_on(Device device, const MemoryLedger& ledger, const Machine& m
 void require_no_machine(const Options& options) {
   const GpuOptions& gpu = options.gpu;
   const EngineOptions& engine = options.engine;
-  const std::array<std::pair<const char*, bool>, 8> looked_for{
+  const std::array<std::pair<const char*, bool>, 11> looked_for{
       {{"--gpu", gpu.gpu.has_value()},
        {"--gpus", gpu.gpus.has_value()},
        {"--memory", gpu.memory.has_value()},
+       {"--host-memory", gpu.host_memory.has_value()},
+       {"--auto", engine.auto_placement},
        {"--tensor-parallel", engine.tensor_parallel.has_value()},
        {"--pipeline-parallel", engine.pipeline_parallel.has_value()},
        {"--data-parallel", engine.data_parallel.has_value()},
+       {"--expert-parallel", engine.expert_parallel.has_value()},
        {"--users", options.users},
        {"--best-quant", options.best_quant}}};
   for (const auto& [option, given] : looked_for) {

@@ -187,6 +187,37 @@ TEST(BestQuant, WhatNothingHoldsIsStatusOneAndSaysWhatLacksLeast) {
   EXPECT_EQ(run_cli("fit llama-3.1-8b --best-quant --gpu rtx-4090").status, 2);
 }
 
+TEST(Inverses, RefuseByNameWhatTheyCannotHonour) {
+  const auto refusal = [](const std::string& words) {
+    const Ran ran = run_cli("fit qwen3-30b-a3b --context 8192 " + words);
+    EXPECT_EQ(ran.status, 2) << words;
+    return ran.err;
+  };
+  EXPECT_EQ(refusal("--smallest-gpu --engine all"),
+            "kvfathom: --engine: all, given together with --smallest-gpu; name one engine\n");
+  EXPECT_EQ(refusal("--best-quant --gpu rtx-4090 --engine all"),
+            "kvfathom: --engine: all, given together with --best-quant; name one engine\n");
+  for (const std::string option : {"--auto", "--host-memory 64GiB", "--expert-parallel 2"}) {
+    for (const std::string engine : {"llama.cpp", "vllm"}) {
+      EXPECT_EQ(refusal("--smallest-gpu --engine " + engine + " " + option),
+                "kvfathom: " + option.substr(0, option.find(' ')) +
+                    ": given together with --smallest-gpu; leave one of them out\n");
+    }
+  }
+  EXPECT_EQ(
+      refusal("--smallest-gpu --engine ideal --scheme native --scheme kivi"),
+      "kvfathom: --scheme: 2 schemes; name one; only fit without --smallest-gpu takes more\n");
+}
+
+TEST(BestQuant, HonoursTheHostsMemory) {
+  // 8 GiB hold no 30e9 parameters of 4.9 bits: with --auto the host takes most, and must have the
+  // room.
+  const std::string words =
+      "qwen3-30b-a3b --weights q4_k_m --engine llama.cpp --memory 8GiB --auto --context 8192";
+  EXPECT_EQ(best_quant(words + " --host-memory 64GiB").at("answers").at(0).at("fits"), true);
+  EXPECT_EQ(best_quant(words + " --host-memory 1GiB", 1).at("answers").at(0).at("fits"), false);
+}
+
 TEST(Inverses, SayWhenTheFormulaStandsInForTheDefaultEngine) {
   for (const std::string question : {"--smallest-gpu", "--best-quant --gpu rtx-4090"}) {
     const std::string words = "fit rwkv-5-world-3b --context 4096 " + question;
