@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <set>
+#include <sstream>
 
 #include <nlohmann/json.hpp>
 
@@ -207,6 +208,27 @@ TEST(Inverses, RefuseByNameWhatTheyCannotHonour) {
   EXPECT_EQ(
       refusal("--smallest-gpu --engine ideal --scheme native --scheme kivi"),
       "kvfathom: --scheme: 2 schemes; name one; only fit without --smallest-gpu takes more\n");
+}
+
+TEST(BestQuant, LacksWhatItsLedgerSays) {
+  const std::string words =
+      "fit glm-4.7-flash --engine llama.cpp --best-quant --context 65536 --gpus 2 --memory 3GiB";
+  const std::string text = run_cli(words, 100).out;
+  std::string wanted;
+  std::size_t at = 0;
+  for (const char* device : {"gpu0", "gpu1"}) {
+    at = text.find(std::string("\n  ") + device, at);
+    const std::size_t missing = text.find("missing", at);
+    ASSERT_NE(missing, std::string::npos) << text;
+    std::istringstream row(text.substr(missing));
+    std::string label;
+    std::string size;
+    row >> label >> size;
+    wanted = size + " GiB on " + device + ", or at most ";
+    const Json found = Json::parse(run_cli(words + " --json").out);
+    EXPECT_NE(found.at("explanation").get<std::string>().find(wanted), std::string::npos)
+        << wanted << found.at("explanation");
+  }
 }
 
 TEST(BestQuant, HonoursTheHostsMemory) {
