@@ -64,11 +64,11 @@ class ServingPlan final : public MemoryPlan {
   ServingPlan(std::vector<PagedCache> stages,
               FixedLines fixed,
               const EngineSettings& settings,
-              const Parallel& parallel,  // NOLINT(modernize-pass-by-value)
+              Parallel parallel,
               CommandRule rule)
       : stages_(std::move(stages)),
         fixed_(std::move(fixed)),
-        parallel_(parallel),
+        parallel_(std::move(parallel)),
         sequences_(settings.sequences),
         context_is_total_(settings.context_is_total),
         settings_(settings),
