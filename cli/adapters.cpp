@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <sstream>
+#include <variant>
 
 #include "cli/format.h"
 #include "cli/values.h"
 #include "model/architecture/tensor_inventory.h"
+#include "model/engine/ideal_stages.h"
 #include "model/error.h"
-#include "model/io/adapter_file.h"
+#include "model/io/adapter_matrices.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -25,26 +27,25 @@ std::vector<std::string> read_targets(const std::string& text) {
   return text == "all" ? std::vector<std::string>{} : targets;
 }
 
-void require_rule(const Options& all, const Query& query) {
-  const std::string engine(query.engine->name);
-  const EngineSettings& settings = query.settings;
-  if (engine == "llama.cpp") {
-    const bool placed = settings.gpu_layers || settings.cpu_moe_layers > 0 ||
-                        all.engine.auto_placement || settings.n_gpus > 1;
-    if (placed) {
-      throw Unsupported("--lora",
-                        "no rule for adapters of layers on several devices",
-                        "one GPU with every layer, or none");
-    }
-  } else if (engine == "vllm") {
-    if (settings.pipeline_parallel > 1 || settings.expert_parallel > 1) {
-      throw Unsupported("--lora",
-                        "no rule for adapters under pipeline or expert parallelism",
-                        "use --tensor-parallel alone");
-    }
-  } else if (engine != "ideal") {
-    throw Unsupported(
-        "--lora", engine + ": no rule for adapters", "use --engine llama.cpp, vllm or ideal");
+void require_engine(const EngineInfo& engine) {
+  if (engine.name != "llama.cpp" && engine.name != "vllm" && engine.name != "ideal") {
+    throw Unsupported("--lora",
+                      std::string(engine.name) + ": no rule for adapters",
+                      "use --engine llama.cpp, vllm or ideal");
+  }
+}
+
+void require_rule(const EngineInfo& engine, const EngineSettings& settings) {
+  const bool placed = settings.gpu_layers || settings.cpu_moe_layers > 0 || settings.n_gpus > 1;
+  if (engine.name == "llama.cpp" && placed) {
+    throw Unsupported("--lora",
+                      "no rule for adapters of layers on several devices",
+                      "one GPU with every layer, or none");
+  }
+  if (engine.name == "vllm" && (settings.pipeline_parallel > 1 || settings.expert_parallel > 1)) {
+    throw Unsupported("--lora",
+                      "no rule for adapters under pipeline or expert parallelism",
+                      "use --tensor-parallel alone");
   }
 }
 
@@ -62,33 +63,47 @@ void require_vllm_rank(const AdapterQuery& adapters) {
   }
 }
 
-/// What llama.cpp's graph adds for an adapter (llama-graph.cpp, build_lora_mm): the product with A,
-/// the product with B and its scaled copy, in f32 for a micro-batch. The peak of the compute buffer
-/// may be elsewhere: nothing up to this much more.
-std::int64_t most_graph_bytes(const ModelSpec& model, const Query& query) {
-  constexpr std::int64_t kUbatchTokens = 512;
-  std::int64_t widest = 0;
-  for (const Tensor& t : tensor_inventory(model)) {
-    widest = std::max(widest, t.name.starts_with("blk.") ? t.shape[1] : 0);
+/// Rows that a product with experts has for every token: one of each chosen expert.
+std::int64_t most_experts_per_token(const ModelSpec& model) {
+  std::int64_t most = 1;
+  for (const LayerSpec& layer : model.layers) {
+    const auto* const moe = std::get_if<MixtureOfExperts>(&layer.feed_forward);
+    most = std::max(most, moe != nullptr ? moe->n_experts_per_token : 0);
   }
-  constexpr std::int64_t kProducts = 3;
-  return kProducts * widest * kFloatBytes * query.settings.ubatch_tokens.value_or(kUbatchTokens);
+  return most;
 }
 
-LedgerLine llama_cpp_line(const Query& query) {
+/// What llama.cpp's graph adds for an adapter (llama-graph.cpp, build_lora_mm and, for experts,
+/// build_lora_mm_id): the product with A, the product with B and its scaled copy, in f32 for a
+/// micro-batch. The peak of the compute buffer may be elsewhere: nothing up to this much more.
+std::int64_t most_graph_bytes(const ModelSpec& model, const EngineSettings& settings) {
+  constexpr std::int64_t kUbatchTokens = 512;
+  const std::int64_t experts = most_experts_per_token(model);
+  std::int64_t widest = 0;
+  for (const Tensor& t : tensor_inventory(model)) {
+    const bool of_experts = t.name.find("_exps.") != std::string::npos;
+    const std::int64_t width = t.shape[1] * (of_experts ? experts : 1);
+    widest = std::max(widest, t.name.starts_with("blk.") ? width : 0);
+  }
+  constexpr std::int64_t kProducts = 3;
+  return kProducts * widest * kFloatBytes * settings.ubatch_tokens.value_or(kUbatchTokens);
+}
+
+LedgerLine llama_cpp_line(const Query& query, const EngineSettings& settings) {
   const AdapterQuery& adapters = *query.adapters;
-  const Device device{query.settings.n_gpus > 0 ? 0 : Device::kHost};
-  const std::int64_t graph_bytes = most_graph_bytes(query.model.spec, query);
+  const Device device{settings.n_gpus > 0 ? 0 : Device::kHost};
+  const std::int64_t graph_bytes = most_graph_bytes(query.model.spec, settings);
   LedgerLine line{device, LedgerKind::lora, 0, Provenance::modelled, 0, graph_bytes};
+  const std::int64_t held = held_by({}, query.model.spec, adapters.matrices);
   if (adapters.file) {
-    line.bytes = adapters.file_bytes;
-    line.low_bytes = adapters.file_bytes;
-    line.high_bytes += adapters.file_bytes;
+    line.bytes = held;
+    line.low_bytes = held;
+    line.high_bytes += held;
     return line;
   }
-  // convert_lora_to_gguf writes f32 unless told otherwise
-  const std::int64_t values = adapters.slots * lora_parameters(query.model.spec, adapters.shape);
-  line.bytes = values * kHalfBytes;
+  // convert_lora_to_gguf.py (0b03adaa): --outtype is f32 unless f16 or less is asked for
+  const std::int64_t values = adapters.slots * held;
+  line.bytes = values * kFloatBytes;
   line.low_bytes = values * kHalfBytes;
   line.high_bytes += values * kFloatBytes;
   return line;
@@ -97,25 +112,45 @@ LedgerLine llama_cpp_line(const Query& query) {
 /// vLLM allocates `max_loras` slots of the full rank for every matrix that it can adapt, whatever
 /// the adapters' targets (vllm/lora/layers/base_linear.py, column_parallel_linear.py of 0.11).
 /// High: the embedding and the output head have slots too; low: the named targets, and no experts.
-std::vector<LedgerLine> vllm_lines(const Query& query) {
+std::vector<LedgerLine> vllm_lines(const Query& query, const EngineSettings& settings) {
   const AdapterQuery& adapters = *query.adapters;
   const ModelSpec& model = query.model.spec;
+  const LoraRank rank{.tensor_parallel = settings.tensor_parallel};
   LoraShape shape = adapters.shape;
-  shape.tensor_parallel = query.settings.tensor_parallel;
   LoraShape least = shape;
   least.experts = false;
   shape.targets.clear();
   const std::int64_t slot_bytes = adapters.slots * kHalfBytes;
   LedgerLine line{{0}, LedgerKind::lora, 0, Provenance::modelled, 0, 0};
-  line.bytes = slot_bytes * lora_parameters(model, shape);
-  line.low_bytes = slot_bytes * lora_parameters(model, least);
+  line.bytes = slot_bytes * held_by(rank, model, lora_matrices(model, shape));
+  line.low_bytes = slot_bytes * held_by(rank, model, lora_matrices(model, least));
   line.high_bytes =
       line.bytes + slot_bytes * 2 * shape.rank * (model.vocab_size + model.hidden_size);
-  const std::int64_t ranks = query.settings.tensor_parallel * query.settings.data_parallel;
+  const std::int64_t ranks = settings.tensor_parallel * settings.data_parallel;
   std::vector<LedgerLine> lines;
-  for (std::int64_t rank = 0; rank < ranks; ++rank) {
-    line.device.index = static_cast<int>(rank);
+  for (std::int64_t i = 0; i < ranks; ++i) {
+    line.device.index = static_cast<int>(i);
     lines.push_back(line);
+  }
+  return lines;
+}
+
+/// Beside the matrices that they adapt: those of a stage's layers, cut over its ranks.
+std::vector<LedgerLine> ideal_lines(const Query& query, const EngineSettings& settings) {
+  const AdapterQuery& adapters = *query.adapters;
+  const ModelSpec& model = query.model.spec;
+  const serving::Parallel parallel = ideal_parallel(model, settings);
+  const std::int64_t unit_bytes = adapters.file ? 1 : adapters.slots * kHalfBytes;
+  std::vector<LedgerLine> lines;
+  Device device{settings.n_gpus > 0 ? 0 : Device::kHost};
+  for (std::size_t stage = 0; stage + 1 < parallel.stage_bounds.size(); ++stage) {
+    const LoraRank rank{.tensor_parallel = parallel.tensor,
+                        .first_layer = parallel.stage_bounds[stage],
+                        .end_layer = parallel.stage_bounds[stage + 1]};
+    const std::int64_t bytes = unit_bytes * held_by(rank, model, adapters.matrices);
+    for (std::int64_t i = 0; i < parallel.tensor; ++i, ++device.index) {
+      lines.push_back(exact_line(device, LedgerKind::lora, bytes));
+    }
   }
   return lines;
 }
@@ -144,7 +179,12 @@ std::optional<AdapterQuery> read_adapters(const Options& all, const Query& query
   if (options.file && (options.rank || options.targets || options.slots)) {
     throw InputError("--lora", "given together with a rank", "give --lora or --lora-rank");
   }
-  require_rule(all, query);
+  require_engine(*query.engine);
+  if (query.auto_context_tokens) {
+    throw Unsupported("--lora",
+                      "no rule for adapters of layers on several devices",
+                      "one GPU with every layer, or none");
+  }
   AdapterQuery adapters;
   if (options.file) {
     const AdapterFile file = read_adapter_file(*options.file);
@@ -153,12 +193,12 @@ std::optional<AdapterQuery> read_adapters(const Options& all, const Query& query
           "--lora", "llama.cpp loads no safetensors", "a GGUF: convert_lora_to_gguf.py makes one");
     }
     adapters.file = options.file;
-    adapters.file_bytes = file.bytes;
+    adapters.matrices = adapter_matrices(file, query.model.spec);
   } else {
     adapters.shape.rank = parse_count("--lora-rank", *options.rank, 1, 65'536);
     adapters.shape.targets = read_targets(options.targets.value_or("all"));
     adapters.slots = options.slots ? parse_count("--max-loras", *options.slots, 1, 1'000) : 1;
-    static_cast<void>(lora_parameters(query.model.spec, adapters.shape));
+    adapters.matrices = lora_matrices(query.model.spec, adapters.shape);
   }
   if (query.engine->name == "vllm") {
     require_vllm_rank(adapters);
@@ -166,24 +206,22 @@ std::optional<AdapterQuery> read_adapters(const Options& all, const Query& query
   return adapters;
 }
 
-Companion adapter_companion(const Query& query, const EngineInfo& engine) {
+Companion adapter_companion(const Query& query,
+                            const EngineInfo& engine,
+                            const EngineSettings& settings) {
+  require_rule(engine, settings);
   const AdapterQuery& adapters = *query.adapters;
   Companion companion;
   companion.kind = LedgerKind::lora;
   if (engine.name == "llama.cpp") {
-    companion.fixed = {llama_cpp_line(query)};
+    companion.fixed = {llama_cpp_line(query, settings)};
     companion.options = llama_cpp_options(adapters);
   } else if (engine.name == "vllm") {
-    companion.fixed = vllm_lines(query);
+    companion.fixed = vllm_lines(query, settings);
     companion.options = " --enable-lora --max-loras " + std::to_string(adapters.slots) +
                         " --max-lora-rank " + std::to_string(adapters.shape.rank);
   } else {
-    const Device device{query.settings.n_gpus > 0 ? 0 : Device::kHost};
-    const std::int64_t bytes =
-        adapters.file
-            ? adapters.file_bytes
-            : adapters.slots * kHalfBytes * lora_parameters(query.model.spec, adapters.shape);
-    companion.fixed = {exact_line(device, LedgerKind::lora, bytes)};
+    companion.fixed = ideal_lines(query, settings);
   }
   return companion;
 }

@@ -9,10 +9,13 @@
 namespace kvfathom::cli {
 
 /// InputError for options that contradict each other or name no adapter; Unsupported for an engine
-/// or a placement without a rule.
+/// without a rule.
 [[nodiscard]] std::optional<AdapterQuery> read_adapters(const Options& all, const Query& query);
 
-/// The adapters' line on every device that holds them.
-[[nodiscard]] Companion adapter_companion(const Query& query, const EngineInfo& engine);
+/// The adapters' line on every device that holds them, as planned. Unsupported where the settings
+/// place or cut the model in a way that no rule is known for.
+[[nodiscard]] Companion adapter_companion(const Query& query,
+                                          const EngineInfo& engine,
+                                          const EngineSettings& settings);
 
 }  // namespace kvfathom::cli

@@ -164,7 +164,7 @@ Json json_of(const Query& query, const QuantSearch& search) {
   for (const RefusedWeights& one : search.refused) {
     json["refused"].push_back({{"weights", one.weights}, {"reason", one.reason}});
   }
-  json["explanation"] = best_quant_sentence(search);
+  json["explanation"] = best_quant_sentence(search, query.machine);
   return json;
 }
 

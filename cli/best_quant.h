@@ -33,8 +33,9 @@ struct QuantSearch {
   std::vector<RefusedWeights> refused;
 };
 
-/// Why this one, in a sentence.
-[[nodiscard]] std::string best_quant_sentence(const QuantSearch& search);
+/// Why this one, in a sentence; where nothing fits, what the nearest lacks on each device, as its
+/// ledger says it and by the high bounds.
+[[nodiscard]] std::string best_quant_sentence(const QuantSearch& search, const Machine& machine);
 /// The one that lacks least, where nothing fits.
 [[nodiscard]] const QuantAnswer& nearest_to_fit(const QuantSearch& search);
 

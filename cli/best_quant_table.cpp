@@ -46,16 +46,37 @@ void print_pairs(Console& console, const QuantSearch& search, std::optional<std:
   print(console, table);
 }
 
+/// "4.61 GiB on gpu0, or at most 4.93 GiB": the ledger's nominal bytes, by which nothing may be
+/// missing, and the high ones, which must fit.
+std::string lack_text(const MemoryLedger& ledger, const Machine& machine) {
+  std::string text;
+  for (const Capacity& capacity : machine.capacities) {
+    const DeviceTotal total = ledger.total(capacity.device);
+    const std::int64_t missing = total.bytes - capacity.bytes;
+    const std::int64_t most = total.high_bytes - capacity.bytes;
+    if (most <= 0) {
+      continue;
+    }
+    const std::string on = " on " + name(capacity.device);
+    text += text.empty() ? "" : "; ";
+    text += missing > 0 ? gib(missing) + on : "";
+    text += missing > 0 && most > missing ? ", or " : "";
+    text += most > missing ? "at most " + gib(most) : "";
+    text += missing > 0 ? "" : on;
+  }
+  return text;
+}
+
 }  // namespace
 
-std::string best_quant_sentence(const QuantSearch& search) {
+std::string best_quant_sentence(const QuantSearch& search, const Machine& machine) {
   const std::string tokens = thousands(search.context_tokens) + " tokens";
   const std::string tried = thousands(static_cast<std::int64_t>(search.answers.size()));
   const auto best = finest_pair(search.pairs);
   if (!best) {
     const QuantAnswer& nearest = nearest_to_fit(search);
     return "Nothing fits: of " + tried + " pairs none holds " + tokens + "; " + pair_text(nearest) +
-           " lacks least, " + gib(nearest.missing_bytes);
+           " lacks least: " + lack_text(nearest.report.ledger, machine);
   }
   const auto n_fit = std::ranges::count_if(search.pairs, &PrecisionPair::fits);
   const QuantAnswer& answer = search.answers[*best];
@@ -72,6 +93,7 @@ void print_best_quant(Console& console, const Query& query, const QuantSearch& s
             thousands(sequences) + (sequences == 1 ? " sequence" : " sequences"),
         Style::bold));
     console.paragraph(machine_line(query.machine) + "; " + engine_line(query));
+    print_default_refused(console, query);
     console.line();
   }
   if (best) {
@@ -85,7 +107,7 @@ void print_best_quant(Console& console, const Query& query, const QuantSearch& s
     console.line();
   }
   console.paragraph((best ? console.styled("Best", Style::bold) + ": " : "") +
-                    best_quant_sentence(search) + ".");
+                    best_quant_sentence(search, query.machine) + ".");
   const QuantAnswer& shown = best ? search.answers[*best] : nearest_to_fit(search);
   console.paragraph("Bits are counted, quality is not predicted.");
   if (!shown.label.quality.empty()) {

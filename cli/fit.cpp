@@ -231,9 +231,19 @@ int fit_all_engines(const Options& options, Console& console, std::int64_t users
   return exit_code(answers);
 }
 
+bool wants_every_engine(const Options& options) {
+  return options.engine.engine && lower(*options.engine.engine) == "all";
+}
+
 }  // namespace
 
 int fit(const Options& options, Console& console) {
+  if ((options.smallest_gpu || options.best_quant) && wants_every_engine(options)) {
+    throw InputError("--engine",
+                     std::string("all, given together with ") +
+                         (options.smallest_gpu ? "--smallest-gpu" : "--best-quant"),
+                     "name one engine");
+  }
   if (options.smallest_gpu) {
     return fit_smallest_gpu(options, console);
   }
@@ -246,7 +256,7 @@ int fit(const Options& options, Console& console) {
                      "give --smallest-gpu --context N");
   }
   const std::int64_t users_context = context_for_users(options);
-  if (options.engine.engine && lower(*options.engine.engine) == "all") {
+  if (wants_every_engine(options)) {
     return fit_all_engines(options, console, users_context);
   }
   const Query query = aimed(read_query(options), options, users_context);

@@ -214,7 +214,7 @@ void add_adapter_options(CLI::App& command, Options& options) {
       adapters.file,
       "FILE",
       "an adapter: GGUF, PEFT folder or adapter_model.safetensors");
-  add("--lora-rank", adapters.rank, "R", "adapters of this rank, 16-bit (vLLM --max-lora-rank)");
+  add("--lora-rank", adapters.rank, "R", "adapters of this rank, 16-bit (llama.cpp: f32)");
   add("--lora-targets", adapters.targets, "LIST", "of q,k,v,o,gate,up,down; default all");
   add("--max-loras", adapters.slots, "N", "so many of them at once, default 1");
 }

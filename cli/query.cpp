@@ -128,10 +128,9 @@ void read_placement(const Options& all, Query& query) {
   }
 }
 
-/// Devices that the rules of the serving engines were not made for.
 void require_served(const Machine& machine) {
   for (const HardwareSpec& device : machine.devices) {
-    if (device.vendor == "apple" || device.kind == "tpu" || device.kind == "cpu") {
+    if (!runs_on(engine_named(kCheckpointEngine), device)) {
       throw Unsupported(
           std::string(kCheckpointEngine), "no rule for the memory of " + device.name, "");
     }
@@ -236,7 +235,7 @@ std::unique_ptr<MemoryPlan> with_all_beside(const Query& query,
     companions.push_back(draft_companion(query, engine, settings));
   }
   if (query.adapters) {
-    companions.push_back(adapter_companion(query, engine));
+    companions.push_back(adapter_companion(query, engine, settings));
   }
   return companions.empty() ? std::move(plan)
                             : with_companions(std::move(plan), std::move(companions));
@@ -250,6 +249,14 @@ bool keeps_all(DType dtype) {
 
 bool loads_checkpoints(const EngineInfo& engine) {
   return engine.name != "ideal" && engine.name != "llama.cpp";
+}
+
+bool runs_on(const EngineInfo& engine, const HardwareSpec& device) {
+  if (engine.name == "tensorrt-llm") {
+    return device.vendor == "nvidia" || device.vendor.empty();  // a size alone has no vendor
+  }
+  const bool served = device.vendor != "apple" && device.kind != "tpu" && device.kind != "cpu";
+  return served || (engine.name != "vllm" && engine.name != "sglang");
 }
 
 bool has_latent_attention(const ModelSpec& model) {

@@ -46,8 +46,8 @@ struct DraftQuery {
 /// Adapters beside the query's model: a file, or a shape that `slots` of them have.
 struct AdapterQuery {
   Text file;
-  std::int64_t file_bytes = 0;
   LoraShape shape;
+  std::vector<LoraMatrix> matrices;  ///< of the file, in bytes; of one of the shape, in values
   std::int64_t slots = 1;
 };
 
@@ -120,6 +120,9 @@ struct SchemeLabel {
 [[nodiscard]] bool keeps_all(DType dtype);
 /// A serving engine: it loads Hugging Face checkpoints, no GGUF.
 [[nodiscard]] bool loads_checkpoints(const EngineInfo& engine);
+/// Whether the engine runs on the device, by the rules that it has here: TensorRT-LLM is NVIDIA's;
+/// vLLM and SGLang list GPUs of NVIDIA, AMD and Intel in their installation guides.
+[[nodiscard]] bool runs_on(const EngineInfo& engine, const HardwareSpec& device);
 /// Whether any decoder layer has routed experts.
 [[nodiscard]] bool has_experts(const ModelSpec& model);
 

@@ -108,7 +108,7 @@ CacheCase single_case(const Query& query, const Options& options) {
   if (schemes.size() > 1) {
     throw InputError("--scheme",
                      std::to_string(schemes.size()) + " schemes",
-                     "memory takes one; fit takes more");
+                     "name one; only fit without --smallest-gpu takes more");
   }
   return case_of(schemes.empty() ? cache::ParsedScheme{CacheScheme::native} : schemes.front(),
                  query.settings.cache_type_k,

@@ -89,7 +89,8 @@ void add_placement(const Query& query,
                    std::vector<std::string>& found) {
   const EngineSettings& asked = query.settings;
   if (query.engine->name != "llama.cpp" || asked.n_gpus == 0 || asked.gpu_layers ||
-      asked.cpu_moe_layers > 0 || query.auto_context_tokens || query.machine.host_shares_memory) {
+      asked.cpu_moe_layers > 0 || query.auto_context_tokens || query.machine.host_shares_memory ||
+      query.adapters) {  // no rule places those
     return;
   }
   Query placed = query;

@@ -46,7 +46,8 @@ class Ledgers {
     return reports_.emplace(key, evaluated()).first->second.get();
   }
 
-  [[nodiscard]] const std::string& last_refusal() const { return last_refusal_; }
+  /// Why so many devices are refused: the first reason; by count.
+  [[nodiscard]] const std::map<int, std::string>& refusals() const { return refusals_; }
 
  private:
   using Key = std::tuple<int, bool, std::int64_t, std::string>;
@@ -56,7 +57,7 @@ class Ledgers {
       return std::make_unique<MemoryReport>(
           plan_of(query_, cache_case_)->evaluate(context_tokens_));
     } catch (const Error& error) {
-      last_refusal_ = error.what();
+      refusals_.emplace(query_.settings.n_gpus, error.what());
       if (query_.settings.n_gpus == 1 && error.exit_code() == 2) {
         throw;  // a setting that no machine makes right
       }
@@ -68,23 +69,14 @@ class Ledgers {
   const CacheCase& cache_case_;
   std::int64_t context_tokens_;
   std::map<Key, std::unique_ptr<MemoryReport>> reports_;
-  std::string last_refusal_;
+  std::map<int, std::string> refusals_;
 };
-
-/// Whether the engine runs on the vendor's GPUs at all: TensorRT-LLM is NVIDIA's; vLLM and SGLang
-/// list NVIDIA, AMD and Intel among the GPUs of their installation guides, and not Apple.
-bool runs_on(const EngineInfo& engine, const std::string& vendor) {
-  if (engine.name == "tensorrt-llm") {
-    return vendor == "nvidia";
-  }
-  return vendor != "apple" || (engine.name != "vllm" && engine.name != "sglang");
-}
 
 /// GPUs and machines whose GPU shares the host's memory, of the vendor asked for.
 std::vector<HardwareSpec> catalog_gpus(const EngineInfo& engine, const Text& vendor) {
   std::vector<HardwareSpec> devices = list_hardware(data_directory());
   std::erase_if(devices, [&](const HardwareSpec& device) {
-    return (device.kind != "gpu" && device.kind != "apu") || !runs_on(engine, device.vendor);
+    return (device.kind != "gpu" && device.kind != "apu") || !runs_on(engine, device);
   });
   if (vendor) {
     std::set<std::string> vendors;
@@ -115,13 +107,16 @@ std::int64_t left_on(Device device, const MemoryLedger& ledger, const Machine& m
 void require_no_machine(const Options& options) {
   const GpuOptions& gpu = options.gpu;
   const EngineOptions& engine = options.engine;
-  const std::array<std::pair<const char*, bool>, 8> looked_for{
+  const std::array<std::pair<const char*, bool>, 11> looked_for{
       {{"--gpu", gpu.gpu.has_value()},
        {"--gpus", gpu.gpus.has_value()},
        {"--memory", gpu.memory.has_value()},
+       {"--host-memory", gpu.host_memory.has_value()},
+       {"--auto", engine.auto_placement},
        {"--tensor-parallel", engine.tensor_parallel.has_value()},
        {"--pipeline-parallel", engine.pipeline_parallel.has_value()},
        {"--data-parallel", engine.data_parallel.has_value()},
+       {"--expert-parallel", engine.expert_parallel.has_value()},
        {"--users", options.users},
        {"--best-quant", options.best_quant}}};
   for (const auto& [option, given] : looked_for) {
@@ -164,7 +159,13 @@ GpuSearch searched(Query& query,
     }
   }
   if (offers.empty()) {
-    throw Unsupported("--smallest-gpu", "the engine refuses it: " + ledgers.last_refusal(), "");
+    throw Unsupported(
+        "--smallest-gpu", "the engine refuses it: " + ledgers.refusals().begin()->second, "");
+  }
+  for (const auto& [n, reason] : ledgers.refusals()) {
+    if (std::ranges::find(search.offers, n, &GpuOffer::n_gpus) == search.offers.end()) {
+      search.refused.push_back({n, reason});
+    }
   }
   search.found = smallest_machine(offers, kNext);
   return search;
@@ -213,6 +214,10 @@ Json json_of(Query& query, const GpuSearch& search) {
   json["below"] = one(found.below);
   json["next"] = several(found.next);
   json["by_count"] = several(found.by_count);
+  json["refused"] = Json::array();
+  for (const RefusedCount& refusal : search.refused) {
+    json["refused"].push_back({{"count", refusal.n_gpus}, {"reason", refusal.reason}});
+  }
   json["explanation"] = {smallest_sentence(search)};
   if (found.below) {
     json["explanation"].push_back(below_sentence(search));

@@ -19,11 +19,18 @@ struct GpuOffer {
   std::int64_t headroom_bytes = 0;  ///< of the fullest device, by high bounds; < 0: it lacks that
 };
 
+/// So many of each, which the engine refuses on every GPU.
+struct RefusedCount {
+  int n_gpus = 1;
+  std::string reason;
+};
+
 struct GpuSearch {
   CacheCase cache_case;
   SchemeLabel label;
   std::int64_t context_tokens = 0;
   std::vector<GpuOffer> offers;
+  std::vector<RefusedCount> refused;
   SmallestMachine found;  ///< indices into the offers
 };
 

@@ -71,6 +71,21 @@ void print_other_counts(Console& console, const GpuSearch& search) {
   }
 }
 
+/// "- 2, 4, 8 of each refused: ..."; counts with one reason are one line.
+void print_refused_counts(Console& console, const GpuSearch& search) {
+  for (std::size_t i = 0; i < search.refused.size();) {
+    std::size_t end = i;
+    std::string counts;
+    for (; end < search.refused.size() && search.refused[end].reason == search.refused[i].reason;
+         ++end) {
+      counts += (end > i ? ", " : "") + std::to_string(search.refused[end].n_gpus);
+    }
+    console.paragraph("- " + counts + " of each refused: " + printable(search.refused[i].reason),
+                      2);
+    i = end;
+  }
+}
+
 }  // namespace
 
 std::string smallest_sentence(const GpuSearch& search) {
@@ -114,6 +129,7 @@ void print_smallest_gpu(Console& console, Query& query, const GpuSearch& search)
     console.paragraph(thousands(search.context_tokens) + " tokens x " + thousands(sequences) +
                       (sequences == 1 ? " sequence, " : " sequences, ") + search.label.text + ", " +
                       type_pair(search.label.k, search.label.v) + " cache; " + engine_line(query));
+    print_default_refused(console, query);
     console.line();
   }
   print_offers(console, search);
@@ -125,6 +141,7 @@ void print_smallest_gpu(Console& console, Query& query, const GpuSearch& search)
   if (found.below) {
     console.paragraph(below_sentence(search), 2);
   }
+  print_refused_counts(console, search);
   if (!found.smallest) {
     return;
   }

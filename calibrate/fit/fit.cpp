@@ -23,8 +23,8 @@ constexpr std::array<const char*, fit::kParameters> kNames{
 
 double quantile(std::vector<double> values, double share) {
   std::sort(values.begin(), values.end());
-  return values[static_cast<std::size_t>(share * static_cast<double>(values.size() - 1) +
-                                         0.5)];  // NOLINT(bugprone-incorrect-roundings)
+  const double rank = share * static_cast<double>(values.size() - 1);
+  return values[static_cast<std::size_t>(std::lround(rank))];
 }
 
 Points drawn(const Points& points, std::size_t most, std::mt19937_64& generator) {

@@ -50,10 +50,7 @@ struct FitResult {
 };
 
 /// std::invalid_argument for fewer than 5 points or a time that is not positive.
-[[nodiscard]] FitResult fit_law(
-    std::span<const CalibrationPoint>
-        points,  // NOLINT(readability-inconsistent-declaration-parameter-name)
-    const FitSettings& settings);
+[[nodiscard]] FitResult fit_law(std::span<const CalibrationPoint> all, const FitSettings& settings);
 
 /// Errors of a law over points.
 [[nodiscard]] FitErrors errors_of(const Law& law, std::span<const CalibrationPoint> points);

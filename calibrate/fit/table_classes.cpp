@@ -198,8 +198,7 @@ std::optional<Row> nccl(const Table& table, std::size_t row, std::int64_t /*n_un
   if (table.text(row, "nccl_dtype") != "half") {
     return std::nullopt;
   }
-  const std::string op =
-      table.text(row, "op_name");  // NOLINT(performance-unnecessary-copy-initialization)
+  const std::string& op = table.text(row, "op_name");
   return Row{{.op = op == "alltoall" ? "all_to_all" : op,
               .format = "bf16",
               .head_dim = {},

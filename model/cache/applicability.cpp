@@ -179,14 +179,17 @@ void require_applicable(const ModelSpec& model, const SchemeRequest& requested) 
 }
 
 bool is_native_scheme(const ModelSpec& model, CacheScheme scheme) {
-  return std::ranges::any_of(
-      layer_groups(model, CacheScheme::native),
-      [&](const LayerGroup& group) { return name(group.scheme) == kvfathom::name(scheme); });
+  const std::vector<LayerGroup> groups = layer_groups(model, CacheScheme::native);
+  const auto holds = [&](std::string_view wanted) {
+    return std::ranges::any_of(
+        groups, [&](const LayerGroup& group) { return name(group.scheme) == wanted; });
+  };
+  const bool lifts_windows = scheme == CacheScheme::full && holds(Window::name);
+  return holds(kvfathom::name(scheme)) && !lifts_windows;
 }
 
 EngineSettings with_native_scheme(const ModelSpec& model, EngineSettings settings) {
-  // `full` is more than native where a model has other layers too.
-  if (settings.scheme != CacheScheme::full && is_native_scheme(model, settings.scheme)) {
+  if (is_native_scheme(model, settings.scheme)) {
     settings.scheme = CacheScheme::native;
   }
   return settings;

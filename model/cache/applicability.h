@@ -20,7 +20,8 @@ namespace kvfathom::cache {
 [[nodiscard]] std::optional<std::string> why_not(const ModelSpec& model,
                                                  const SchemeRequest& requested);
 
-/// Whether the model's own layers hold the scheme: asking for it is asking for `native`.
+/// Whether the model's own layers hold the scheme: asking for it is asking for `native`. Beside
+/// windows `full` is not native: it lifts them.
 [[nodiscard]] bool is_native_scheme(const ModelSpec& model, CacheScheme scheme);
 
 /// The settings with `native` in the place of a scheme that the model's own layers hold.

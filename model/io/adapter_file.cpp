@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 #include "model/error.h"
 #include "model/io/file.h"
@@ -19,23 +20,23 @@ AdapterFile read_adapter_file(const std::string& path) {
     if (!adapter) {
       throw InputError(path, "no adapter: general.type is another", "an adapter's GGUF");
     }
-    AdapterFile result{0, true};
+    AdapterFile result{.path = path, .tensors = {}, .gguf = true};
     for (const GgufTensor& tensor : file.header.tensors) {
-      result.bytes += tensor.data_bytes;
+      result.tensors.push_back({std::string(tensor.name), tensor.shape, tensor.dtype});
     }
     return result;
   }
   const std::string file =
       is_directory(path) ? (std::filesystem::path(path) / "adapter_model.safetensors").string()
                          : path;
-  const SafetensorsWeights weights = read_safetensors_weights(file);
+  SafetensorsWeights weights = read_safetensors_weights(file);
   const bool adapter = std::ranges::any_of(weights.tensors, [](const Tensor& tensor) {
     return tensor.name.find("lora_A") != std::string::npos;
   });
   if (!adapter) {
     throw InputError(file, "no adapter: no tensor is a lora_A", "a PEFT adapter's file");
   }
-  return {weights.bytes, false};
+  return {.path = file, .tensors = std::move(weights.tensors), .gguf = false};
 }
 
 }  // namespace kvfathom

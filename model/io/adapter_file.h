@@ -1,13 +1,16 @@
 // Files that an engine loads beside a model: adapters, from their headers alone.
 #pragma once
 
-#include <cstdint>
 #include <string>
+#include <vector>
+
+#include "model/architecture/tensor.h"
 
 namespace kvfathom {
 
 struct AdapterFile {
-  std::int64_t bytes = 0;  ///< of all tensors' data
+  std::string path;
+  std::vector<Tensor> tensors;  ///< named as in the file
   bool gguf = false;
 };
 

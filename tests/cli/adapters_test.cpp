@@ -3,6 +3,7 @@
 #include <fstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -44,11 +45,26 @@ TEST(Adapters, ParametersAreThoseThatPeftPrints) {
             4'194'304 * 2);
 }
 
-TEST(Adapters, LlamaCppMayKeepThemInSinglePrecision) {
+TEST(Adapters, LlamaCppHasThemInSinglePrecisionAsItsConverterWritesThem) {
+  // convert_lora_to_gguf.py: "--outtype", default "f32"; with f16 they are half of it
   const Json line =
       lora_line("llama-3.1-8b --engine llama.cpp --weights q4_k_m --gpus 1 --lora-rank 16");
-  EXPECT_EQ(line.at("bytes"), 41'943'040 * 2);
+  EXPECT_EQ(line.at("bytes"), 41'943'040 * 4);
+  EXPECT_EQ(line.at("low_bytes"), 41'943'040 * 2);
   EXPECT_GE(line.at("high_bytes").get<std::int64_t>(), 41'943'040 * 4);
+}
+
+TEST(Adapters, EveryChosenExpertHasRowsOfItsOwnInTheGraph) {
+  // ggml_mul_mat_id makes {n_out, n_expert_used, n_tokens} (ggml.h). Qwen3-30B-A3B: eight experts
+  // of 2,048 outputs; three such products in f32 for 512 tokens. Its widest dense matrix is q,
+  // 4,096.
+  const std::string model = "qwen3-30b-a3b --engine llama.cpp --weights q4_k_m --gpus 1 ";
+  const Json line = lora_line(model + "--lora-rank 8 --lora-targets q");
+  const std::int64_t most_values = 48 * 8 * (2048 + 4096);
+  EXPECT_EQ(line.at("high_bytes"), most_values * 4 + 3LL * 8 * 2048 * 512 * 4);
+  const Json dense = lora_line(
+      "llama-3.1-8b --engine llama.cpp --weights q4_k_m --gpus 1 --lora-rank 8 --lora-targets q");
+  EXPECT_EQ(dense.at("high_bytes"), 32 * 8 * 8192 * 4 + 3LL * 14336 * 512 * 4);
 }
 
 TEST(Adapters, VllmCutsOneHalfOfEachPair) {
@@ -63,6 +79,69 @@ TEST(Adapters, VllmCutsOneHalfOfEachPair) {
   }
   // slots are for every matrix, whatever the targets
   EXPECT_EQ(lora_line(words + "--lora-rank 16 --lora-targets q").at("bytes"), values * 2);
+}
+
+/// Bytes of the lora line by device, in the order of the devices.
+std::vector<std::int64_t> lora_bytes(const Json& ledger) {
+  std::vector<std::int64_t> bytes;
+  for (const Json& line : ledger) {
+    if (line.at("line") == "lora") {
+      EXPECT_EQ(line.at("provenance"), "exact");
+      bytes.push_back(line.at("bytes"));
+    }
+  }
+  return bytes;
+}
+
+TEST(Adapters, TheFormulaHasThemBesideTheirMatrices) {
+  const auto bytes = [](const std::string& words) {
+    const Ran ran = run_cli("memory llama-3.1-8b --engine ideal --gpu h100-sxm --lora-rank 16 " +
+                            words + " --context 4096 --json");
+    EXPECT_EQ(ran.status, 0) << ran.err;
+    return lora_bytes(Json::parse(ran.out).at("ledger"));
+  };
+  const std::vector<std::int64_t> halves(2, 41'943'040);
+  EXPECT_EQ(bytes("--gpus 2"), halves);
+  // as in VllmCutsOneHalfOfEachPair
+  const std::int64_t rank = 16 * 32 * (6144 + 2 * 4608 + 6144 + 2 * 11264 + 11264) * 2;
+  EXPECT_EQ(bytes("--gpus 2 --tensor-parallel 2"), (std::vector<std::int64_t>{rank, rank}));
+  EXPECT_EQ(bytes("--gpus 4 --tensor-parallel 2"),
+            (std::vector<std::int64_t>(4, rank / 2)));  // two stages of two
+}
+
+TEST(Adapters, ASearchOverMachinesPlansThemOnEach) {
+  const auto found = [](const std::string& words) {
+    const Ran ran = run_cli("fit " + words + " --smallest-gpu --context 8192 --json");
+    EXPECT_EQ(ran.status, 0) << ran.err;
+    return Json::parse(ran.out);
+  };
+  const Json ideal = found("llama-3.1-8b --engine ideal --lora-rank 16");
+  EXPECT_EQ(ideal.at("refused"), Json::array());
+  for (const Json& offer : ideal.at("by_count")) {
+    const std::int64_t n = offer.at("count");
+    EXPECT_EQ(lora_bytes(offer.at("ledger")),
+              std::vector<std::int64_t>(static_cast<std::size_t>(n), 41'943'040 * 2 / n));
+  }
+  EXPECT_EQ(ideal.at("by_count").size(), 4U);
+  const Json llama_cpp = found("llama-3.1-8b --engine llama.cpp --weights q8_0 --lora-rank 16");
+  ASSERT_EQ(llama_cpp.at("by_count").size(), 1U);
+  EXPECT_EQ(llama_cpp.at("by_count").at(0).at("count"), 1);
+  ASSERT_EQ(llama_cpp.at("refused").size(), 3U);
+  EXPECT_EQ(llama_cpp.at("refused").at(2).at("count"), 8);
+  const std::string reason = llama_cpp.at("refused").at(0).at("reason");
+  EXPECT_NE(reason.find("adapters of layers on several devices"), std::string::npos) << reason;
+  EXPECT_NE(run_cli("fit llama-3.1-8b --engine llama.cpp --weights q8_0 --lora-rank 16 "
+                    "--smallest-gpu --context 8192")
+                .out.find("- 2, 4, 8 of each refused: --lora: no rule for"),
+            std::string::npos);
+}
+
+TEST(Adapters, WhatDoesNotFitSaysSoWithoutMovingThem) {
+  const Ran ran = run_cli(
+      "memory llama-3.1-8b --engine llama.cpp --weights q8_0 --lora-rank 16 "
+      "--memory 6GiB --context 4096");
+  EXPECT_EQ(ran.status, 1) << ran.err;
+  EXPECT_EQ(ran.out.find("--gpu-layers"), std::string::npos) << ran.out;
 }
 
 TEST(Adapters, AFileCountsItsOwnTensors) {
@@ -80,6 +159,13 @@ TEST(Adapters, AFileCountsItsOwnTensors) {
   EXPECT_EQ(lora_line(words + "ideal").at("bytes"), bytes);
   EXPECT_EQ(lora_line(words + "llama.cpp --weights q8_0").at("bytes"), bytes);
   EXPECT_EQ(refusal(words + "vllm").first, 3);  // slots, not files
+  const auto [status, why] =
+      refusal("qwen3-32b --weights q8_0 --gpus 1 --engine llama.cpp --lora " + path.string());
+  EXPECT_EQ(status, 2);
+  EXPECT_NE(why.find(path.string() + ": \"blk.0.attn_q.weight.lora_a\": is 4096 x 8, beside "
+                                     "blk.0.attn_q.weight (5120 x 8192) of Qwen3-32B; 5120 x 8"),
+            std::string::npos)
+      << why;
   write("model");
   EXPECT_EQ(refusal(words + "ideal").first, 2);
   std::filesystem::remove(path);

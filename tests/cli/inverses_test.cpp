@@ -3,9 +3,12 @@
 #include <array>
 #include <cstdint>
 #include <set>
+#include <sstream>
 
 #include <nlohmann/json.hpp>
 
+#include "cli/query.h"
+#include "model/io/hardware_json.h"
 #include "tests/cli/json_schema.h"
 #include "tests/cli/run_cli.h"
 
@@ -92,6 +95,23 @@ TEST(SmallestGpu, ServingEnginesCutTensorsOverTheirGpus) {
   }
 }
 
+TEST(SmallestGpu, TriesTheDevicesThatTheEngineRunsOn) {
+  const auto runs = [](const char* engine, const std::string& id) {
+    const HardwareSpec device =
+        read_hardware(std::string(KVFATHOM_SOURCE_DIR) + "/data/hardware/" + id + ".json");
+    return cli::runs_on(engine_named(engine), device);
+  };
+  for (const std::string id : {"h100-sxm", "mi300x", "m4-max-40-core", "tpu-v5e"}) {
+    EXPECT_TRUE(runs("ideal", id)) << id;
+    EXPECT_EQ(runs("tensorrt-llm", id), id == "h100-sxm") << id;
+    EXPECT_EQ(runs("vllm", id), id == "h100-sxm" || id == "mi300x") << id;
+    EXPECT_EQ(runs("sglang", id), runs("vllm", id)) << id;
+  }
+  EXPECT_EQ(
+      run_cli("fit llama-3.1-8b --smallest-gpu --context 8 --engine vllm --vendor apple").status,
+      2);
+}
+
 TEST(SmallestGpu, WhatNothingHoldsIsStatusOneWithTheLargestAndItsLack) {
   const Json found = smallest("deepseek-v3 --engine llama.cpp --context 4096 --max-gpus 1", 1);
   EXPECT_EQ(found.at("smallest"), nullptr);
@@ -166,6 +186,70 @@ TEST(BestQuant, WhatNothingHoldsIsStatusOneAndSaysWhatLacksLeast) {
   EXPECT_TRUE(found.at("unbeaten").empty());
   EXPECT_EQ(run_cli("fit llama-3.1-8b --best-quant --context 8").status, 2);
   EXPECT_EQ(run_cli("fit llama-3.1-8b --best-quant --gpu rtx-4090").status, 2);
+}
+
+TEST(Inverses, RefuseByNameWhatTheyCannotHonour) {
+  const auto refusal = [](const std::string& words) {
+    const Ran ran = run_cli("fit qwen3-30b-a3b --context 8192 " + words);
+    EXPECT_EQ(ran.status, 2) << words;
+    return ran.err;
+  };
+  EXPECT_EQ(refusal("--smallest-gpu --engine all"),
+            "kvfathom: --engine: all, given together with --smallest-gpu; name one engine\n");
+  EXPECT_EQ(refusal("--best-quant --gpu rtx-4090 --engine all"),
+            "kvfathom: --engine: all, given together with --best-quant; name one engine\n");
+  for (const std::string option : {"--auto", "--host-memory 64GiB", "--expert-parallel 2"}) {
+    for (const std::string engine : {"llama.cpp", "vllm"}) {
+      EXPECT_EQ(refusal("--smallest-gpu --engine " + engine + " " + option),
+                "kvfathom: " + option.substr(0, option.find(' ')) +
+                    ": given together with --smallest-gpu; leave one of them out\n");
+    }
+  }
+  EXPECT_EQ(
+      refusal("--smallest-gpu --engine ideal --scheme native --scheme kivi"),
+      "kvfathom: --scheme: 2 schemes; name one; only fit without --smallest-gpu takes more\n");
+}
+
+TEST(BestQuant, LacksWhatItsLedgerSays) {
+  const std::string words =
+      "fit glm-4.7-flash --engine llama.cpp --best-quant --context 65536 --gpus 2 --memory 3GiB";
+  const std::string text = run_cli(words, 100).out;
+  std::string wanted;
+  std::size_t at = 0;
+  for (const char* device : {"gpu0", "gpu1"}) {
+    at = text.find(std::string("\n  ") + device, at);
+    const std::size_t missing = text.find("missing", at);
+    ASSERT_NE(missing, std::string::npos) << text;
+    std::istringstream row(text.substr(missing));
+    std::string label;
+    std::string size;
+    row >> label >> size;
+    wanted = size + " GiB on " + device + ", or at most ";
+    const Json found = Json::parse(run_cli(words + " --json").out);
+    EXPECT_NE(found.at("explanation").get<std::string>().find(wanted), std::string::npos)
+        << wanted << found.at("explanation");
+  }
+}
+
+TEST(BestQuant, HonoursTheHostsMemory) {
+  // 8 GiB hold no 30e9 parameters of 4.9 bits: with --auto the host takes most, and must have the
+  // room.
+  const std::string words =
+      "qwen3-30b-a3b --weights q4_k_m --engine llama.cpp --memory 8GiB --auto --context 8192";
+  EXPECT_EQ(best_quant(words + " --host-memory 64GiB").at("answers").at(0).at("fits"), true);
+  EXPECT_EQ(best_quant(words + " --host-memory 1GiB", 1).at("answers").at(0).at("fits"), false);
+}
+
+TEST(Inverses, SayWhenTheFormulaStandsInForTheDefaultEngine) {
+  for (const std::string question : {"--smallest-gpu", "--best-quant --gpu rtx-4090"}) {
+    const std::string words = "fit rwkv-5-world-3b --context 4096 " + question;
+    const Ran ran = run_cli(words, 100);
+    EXPECT_NE(ran.out.find("\nThe formula only, without an engine's own memory ("),
+              std::string::npos)
+        << ran.out;
+    const std::string named = run_cli(words + " --engine ideal", 100).out;
+    EXPECT_EQ(named.find("The formula only"), std::string::npos) << named;
+  }
 }
 
 TEST(Inverses, TablesAreAsTheyWere) {

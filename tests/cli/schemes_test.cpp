@@ -1,4 +1,7 @@
 // Schemes on the command line: their JSON, refusals and exit codes.
+#include <cstdint>
+#include <string>
+
 #include <nlohmann/json.hpp>
 
 #include "tests/cli/json_schema.h"
@@ -104,6 +107,43 @@ TEST(SchemeJson, AllShowsEverySchemeThatApplies) {
   EXPECT_FALSE(supported.at("kivi:bits=2,group=32,residual=128"));
   ASSERT_EQ(document.at("not_applicable").size(), 1U);
   EXPECT_EQ(document.at("not_applicable").at(0).at("scheme"), "k-only");
+}
+
+TEST(SchemeJson, FullLiftsTheWindowsOfEveryLayer) {
+  // gpt-oss-20b: 24 layers, 12 of them windowed, of 8 KV heads x 2 x 64 values in 16 bits; SGLang
+  // has one more row, the slot of padded batches.
+  constexpr std::int64_t kRow = 24 * 8 * 2 * 64 * 2;
+  constexpr std::int64_t kTokens = 32768;
+  struct Engine {
+    const char* words;
+    std::int64_t rows;
+    const char* option;
+  };
+  for (const Engine& engine :
+       {Engine{"ideal", kTokens, ""},
+        Engine{"llama.cpp", kTokens, " --swa-full"},
+        Engine{"vllm --gpu h100-sxm", kTokens, " --disable-hybrid-kv-cache-manager"},
+        Engine{"sglang --gpu h100-sxm", kTokens + 1, " --disable-hybrid-swa-memory"},
+        Engine{"huggingface --gpu h100-sxm", kTokens, ""}}) {
+    const Json document = json_of("memory gpt-oss-20b --context 32768 --scheme full --engine " +
+                                  std::string(engine.words));
+    EXPECT_EQ(document.at("cache").at("bytes"), engine.rows * kRow) << engine.words;
+    EXPECT_EQ(document.at("cache").at("bytes_per_token"), kRow) << engine.words;
+    EXPECT_EQ(document.at("scheme").at("id"), "full") << engine.words;
+    if (*engine.option != '\0') {
+      const std::string command = document.at("command");
+      EXPECT_NE(command.find(engine.option), std::string::npos) << command;
+    }
+  }
+  json_of("memory gpt-oss-20b --context 32768 --scheme full --engine llama.cpp --swa-full off", 2);
+  json_of("memory gpt-oss-20b --context 32768 --scheme full --engine tensorrt-llm --gpu h100-sxm",
+          3);
+}
+
+TEST(SchemeJson, FullIsNativeWhereEveryLayerIs) {
+  const Json document = json_of("memory llama-3.1-8b --context 4096 --scheme full");
+  EXPECT_EQ(document.at("scheme").at("id"), "native");
+  json_of("memory deepseek-v3 --engine ideal --context 4096 --scheme full", 2);  // latents
 }
 
 TEST(SchemeJson, AllOfAnMhaModelLeavesNothingOut) {

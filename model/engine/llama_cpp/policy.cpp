@@ -226,7 +226,11 @@ Resolved LlamaCppPlan::resolve(const ModelSpec& /*model*/, const EngineSettings&
   r.cells.batch_tokens = settings.batch_tokens.value_or(kDefaultBatch);
   r.cells.ubatch_tokens = settings.ubatch_tokens.value_or(kDefaultUbatch);
   r.cells.kv_unified = settings.kv_unified.value_or(false);
-  r.cells.swa_full = settings.swa_full.value_or(settings.scheme == CacheScheme::full);
+  const bool full = settings.scheme == CacheScheme::full;
+  if (full && !settings.swa_full.value_or(true)) {
+    throw InputError("--swa-full", "off, given together with --scheme full", "give one of them");
+  }
+  r.cells.swa_full = settings.swa_full.value_or(full);
   r.cells.behaviours = r.behaviours;
   r.outputs = settings.outputs.value_or(r.behaviours.outputs_per_sequence ? settings.sequences : 0);
   return r;

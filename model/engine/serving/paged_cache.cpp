@@ -176,7 +176,6 @@ PagedCache two_pools(const std::vector<LayerBytes>& layers, const PagingRules& r
   PagedCache cache;
   cache.window_pool = rules.window_pool;
   const WindowPool& pool = *rules.window_pool;
-  double block_bytes = 0.0;
   std::vector<PagedGroup> windows;
   for (const LayerBytes& layer : layers) {
     const bool slides = layer.window_tokens > 0;
@@ -188,11 +187,9 @@ PagedCache two_pools(const std::vector<LayerBytes>& layers, const PagingRules& r
                      .k_bytes = layer.k * rules.block_tokens,
                      .v_bytes = layer.v * rules.block_tokens};
     group.page_bytes = group.k_bytes + group.v_bytes;
-    block_bytes +=
-        (slides ? pool.share : 1.0) * static_cast<double>(group.page_bytes * group.n_layers);
+    (slides ? cache.window_block_bytes : cache.block_bytes) += group.page_bytes * group.n_layers;
     (slides ? windows : cache.groups).push_back(group);
   }
-  cache.block_bytes = static_cast<std::int64_t>(std::ceil(block_bytes));
   cache.groups.insert(cache.groups.end(), windows.begin(), windows.end());
   return cache;
 }
@@ -201,6 +198,11 @@ PagedCache two_pools(const std::vector<LayerBytes>& layers, const PagingRules& r
 
 std::int64_t WindowPool::full_blocks(std::int64_t blocks) const {
   return static_cast<std::int64_t>(std::ceil(static_cast<double>(blocks) / share));
+}
+
+std::int64_t WindowPool::blocks_beside(std::int64_t full_blocks, std::int64_t block_tokens) const {
+  const double tokens = static_cast<double>(full_blocks * block_tokens) * share;
+  return static_cast<std::int64_t>(tokens) / block_tokens;
 }
 
 std::int64_t PagedGroup::blocks(std::int64_t tokens) const {
@@ -237,12 +239,32 @@ double PagedCache::sequences(std::int64_t tokens, std::int64_t n_blocks) const {
     return grown;
   }
   const PagedGroup& window = groups.back();
-  const auto slots = static_cast<std::int64_t>(static_cast<double>(n_blocks) * window_pool->share);
+  const std::int64_t slots = window_blocks(n_blocks);
   const std::int64_t in_flight = divide_up(window_pool->in_flight_tokens, window.block_tokens);
   const double whole = static_cast<double>(slots) / static_cast<double>(blocks(tokens));
   const double slid =
       static_cast<double>(slots - in_flight) / static_cast<double>(window.blocks(tokens));
   return std::min(grown, std::max(whole, slid));
+}
+
+std::int64_t PagedCache::window_blocks(std::int64_t n_blocks) const {
+  return window_pool ? window_pool->blocks_beside(n_blocks, groups.back().block_tokens) : 0;
+}
+
+std::int64_t PagedCache::blocks_in(std::int64_t available_bytes) const {
+  if (!window_pool) {
+    return available_bytes / block_bytes - spare_blocks;
+  }
+  const double both = static_cast<double>(block_bytes) +
+                      window_pool->share * static_cast<double>(window_block_bytes);
+  return static_cast<std::int64_t>(static_cast<double>(available_bytes) / both) - spare_blocks;
+}
+
+std::int64_t PagedCache::bytes(std::int64_t tokens, std::int64_t sequences) const {
+  const std::int64_t n_blocks = blocks(tokens, sequences);
+  const std::int64_t windows =
+      window_pool ? (window_blocks(n_blocks) + spare_blocks) * window_block_bytes : 0;
+  return (n_blocks + spare_blocks) * block_bytes + windows;
 }
 
 std::int64_t PagedCache::n_tables() const {

@@ -21,6 +21,9 @@ struct WindowPool {
 
   /// Blocks of the full pool beside which this one has `blocks`.
   [[nodiscard]] std::int64_t full_blocks(std::int64_t blocks) const;
+  /// Blocks of this pool beside a full one of `full_blocks`: whole pages of its share of tokens.
+  [[nodiscard]] std::int64_t blocks_beside(std::int64_t full_blocks,
+                                           std::int64_t block_tokens) const;
 };
 
 /// What an engine's allocator does with the layers it is given.
@@ -53,11 +56,11 @@ struct PagedGroup {
 
 struct PagedCache {
   std::vector<PagedGroup> groups;
-  std::int64_t block_bytes = 0;   ///< of one block over all the layers that share a table; of two
-                                  ///< pools: of a full block and its share of a window's
-  std::int64_t spare_blocks = 0;  ///< allocated, but never a sequence's
+  std::int64_t block_bytes = 0;   ///< of one block over all the layers that share a table
+  std::int64_t spare_blocks = 0;  ///< of each pool: allocated, but never a sequence's
   std::int64_t step_tokens = 1;   ///< between multiples of it every context costs the same
   std::optional<WindowPool> window_pool = std::nullopt;  ///< of the last group, without a table
+  std::int64_t window_block_bytes = 0;                   ///< of one block over that pool's layers
 
   /// Blocks that a sequence of `tokens` needs from the one pool.
   [[nodiscard]] std::int64_t blocks(std::int64_t tokens) const;
@@ -66,10 +69,12 @@ struct PagedCache {
   /// Sequences of `tokens` that so many blocks hold.
   [[nodiscard]] double sequences(std::int64_t tokens, std::int64_t blocks) const;
   [[nodiscard]] std::int64_t n_tables() const;
-  /// What `sequences` of `tokens` take of the pool, states included, with the spare blocks.
-  [[nodiscard]] std::int64_t bytes(std::int64_t tokens, std::int64_t sequences) const {
-    return (blocks(tokens, sequences) + spare_blocks) * block_bytes;
-  }
+  /// Blocks of the windows' pool beside so many of the full one.
+  [[nodiscard]] std::int64_t window_blocks(std::int64_t blocks) const;
+  /// Blocks that `available_bytes` hold beside the spare ones.
+  [[nodiscard]] std::int64_t blocks_in(std::int64_t available_bytes) const;
+  /// What `sequences` of `tokens` take of the pools, states included, with the spare blocks.
+  [[nodiscard]] std::int64_t bytes(std::int64_t tokens, std::int64_t sequences) const;
 };
 
 /// The groups of a rank's layers. One group where every layer grows with the context (pages of

@@ -14,18 +14,35 @@
 namespace kvfathom::serving {
 namespace {
 
-/// One group of a rank, `copies` times. A state's pages are counted as allocated.
-CacheGroup report_of(const PagedGroup& group,
-                     std::int64_t block_bytes,
-                     std::int64_t tokens,
-                     std::int64_t copies) {
+/// What a stage's ranks hold of the cache.
+struct Held {
+  std::int64_t tokens = 0;  ///< of each sequence
+  std::int64_t sequences = 0;
+  std::int64_t ranks = 1;  ///< each with a cache of its own
+};
+
+/// One group of a stage. A state's pages are counted as allocated; of two pools each is a stream,
+/// and its spare blocks are among its bytes.
+CacheGroup report_of(const PagedGroup& group, const PagedCache& cache, const Held& held) {
+  const std::int64_t copies = held.sequences * held.ranks;
   CacheGroup out{.scheme = group.scheme, .n_layers = group.n_layers, .streams = copies};
   if (group.block_tokens == 0) {
-    out.state_bytes = group.n_tables * block_bytes * copies;
+    out.state_bytes = group.n_tables * cache.block_bytes * copies;
     return out;
   }
-  const std::int64_t pages = group.blocks(tokens) * group.n_layers * copies;
-  out.cells = group.blocks(tokens) * group.block_tokens;
+  if (cache.window_pool) {
+    const std::int64_t full_blocks = cache.blocks(held.tokens, held.sequences);
+    const bool slides = group.most_tokens > 0;
+    const std::int64_t blocks = slides ? cache.window_blocks(full_blocks) : full_blocks;
+    const std::int64_t pages = (blocks + cache.spare_blocks) * group.n_layers * held.ranks;
+    out.streams = held.ranks;
+    out.cells = blocks * group.block_tokens;
+    out.k_bytes = pages * group.k_bytes;
+    out.v_bytes = pages * group.v_bytes;
+    return out;
+  }
+  const std::int64_t pages = group.blocks(held.tokens) * group.n_layers * copies;
+  out.cells = group.blocks(held.tokens) * group.block_tokens;
   out.k_bytes = pages * group.k_bytes;
   out.v_bytes = pages * group.v_bytes;
   return out;
@@ -47,11 +64,11 @@ class ServingPlan final : public MemoryPlan {
   ServingPlan(std::vector<PagedCache> stages,
               FixedLines fixed,
               const EngineSettings& settings,
-              const Parallel& parallel,  // NOLINT(modernize-pass-by-value)
+              Parallel parallel,
               CommandRule rule)
       : stages_(std::move(stages)),
         fixed_(std::move(fixed)),
-        parallel_(parallel),
+        parallel_(std::move(parallel)),
         sequences_(settings.sequences),
         context_is_total_(settings.context_is_total),
         settings_(settings),
@@ -104,8 +121,7 @@ class ServingPlan final : public MemoryPlan {
                                               std::int64_t context_tokens) const override {
     CachePool pool{.blocks = std::numeric_limits<std::int64_t>::max()};
     for (const PagedCache& stage : stages_) {
-      const std::int64_t blocks = available_bytes / stage.block_bytes;
-      pool.blocks = std::min(pool.blocks, blocks - stage.spare_blocks);
+      pool.blocks = std::min(pool.blocks, stage.blocks_in(available_bytes));
     }
     const PagedCache& cache = stages_.front();
     std::int64_t block_tokens = 0;
@@ -147,8 +163,9 @@ class ServingPlan final : public MemoryPlan {
       append_merged(
           fixed_[static_cast<std::size_t>(first + rank)], held, device, report.ledger.lines);
     }
-    add_cache(cache, tokens, sequences * parallel_.tensor, bytes * parallel_.tensor, report);
-    add_growth(cache, tokens, report.cache);
+    const Held of_ranks{.tokens = tokens, .sequences = sequences, .ranks = parallel_.tensor};
+    add_cache(cache, of_ranks, bytes * parallel_.tensor, report);
+    add_growth(cache, of_ranks, report.cache);
   }
 
   /// Both are in the order of LedgerKind; lines of nothing are left out.
@@ -174,14 +191,13 @@ class ServingPlan final : public MemoryPlan {
 
   /// Pages hold padding; what no tensor uses is counted with K, so that the sum is what is held.
   static void add_cache(const PagedCache& cache,
-                        std::int64_t tokens,
-                        std::int64_t copies,
+                        const Held& held,
                         std::int64_t allocated_bytes,
                         MemoryReport& report) {
     std::int64_t used = 0;
     std::int64_t k_bytes = 0;
     for (const PagedGroup& group : cache.groups) {
-      const CacheGroup row = report_of(group, cache.block_bytes, tokens, copies);
+      const CacheGroup row = report_of(group, cache, held);
       used += row.k_bytes + row.v_bytes + row.state_bytes;
       k_bytes += row.k_bytes;
       report.cache.v_bytes += row.v_bytes;
@@ -192,16 +208,31 @@ class ServingPlan final : public MemoryPlan {
   }
 
   /// One more token of one sequence, averaged over a block; a token is on every rank of a stage.
-  void add_growth(const PagedCache& cache, std::int64_t tokens, CacheReport& report) const {
+  static void add_growth(const PagedCache& cache, const Held& held, CacheReport& report) {
+    if (cache.window_pool) {
+      add_growth_of_pools(cache, held, report);
+      return;
+    }
     for (const PagedGroup& group : cache.groups) {
-      const std::int64_t pages = group.n_layers * parallel_.tensor;
-      const bool full = group.most_tokens > 0 && tokens >= group.most_tokens;
+      const std::int64_t pages = group.n_layers * held.ranks;
+      const bool full = group.most_tokens > 0 && held.tokens >= group.most_tokens;
       const bool grows = group.block_tokens > 0 && !full;
       report.bytes_per_token +=
           grows ? pages * (group.k_bytes + group.v_bytes) / group.block_tokens : 0;
       report.fixed_bytes_per_sequence +=
-          grows ? 0 : pages * group.page_bytes * group.blocks(tokens);
+          grows ? 0 : pages * group.page_bytes * group.blocks(held.tokens);
     }
+  }
+
+  /// Both pools grow together, each by whole pages: averaged, to the nearest byte, over as
+  /// many as make a share of twentieths whole.
+  static void add_growth_of_pools(const PagedCache& cache, const Held& held, CacheReport& report) {
+    constexpr std::int64_t kPages = 20;
+    const std::int64_t more = kPages * cache.groups.front().block_tokens;
+    const std::int64_t bytes = cache.bytes(held.tokens, held.sequences);
+    const std::int64_t grown = cache.bytes(held.tokens + more, held.sequences) - bytes;
+    const std::int64_t tokens = more * std::max<std::int64_t>(1, held.sequences);
+    report.bytes_per_token += (held.ranks * grown + tokens / 2) / tokens;
   }
 
   static std::int64_t peak(const MemoryReport& report) {

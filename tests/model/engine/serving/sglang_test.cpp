@@ -35,20 +35,56 @@ TEST(Sglang, WindowsHaveAPoolOfTheirOwn) {
   };
   EXPECT_NEAR(concurrency(200), 194180.0 / 200, 0.1);
   EXPECT_NEAR(concurrency(300), (194180.0 - 4097.0) / 258, 0.1);
-  // 100,000 tokens of one sequence, and a page of slot 0.
-  EXPECT_NEAR(static_cast<double>(plan->evaluate(100000).cache.bytes()), 100001 * 44236.8, 100001);
+  // 100,000 tokens of one sequence, 80,000 for the windows, and a page of slot 0 of each.
+  EXPECT_EQ(plan->evaluate(100000).cache.bytes(), (100001LL + 80001) * 24576);
   // Sixty-four of 4,096: 64 x (128 + 128 + 2) + 4,097 windows fit beside 262,144 full tokens.
   settings.sequences = 64;
-  EXPECT_NEAR(
-      static_cast<double>(prepared("sglang", model, settings)->evaluate(4096).cache.bytes()),
-      (64 * 4096 + 1) * 44236.8,
-      300000);
+  EXPECT_EQ(prepared("sglang", model, settings)->evaluate(4096).cache.bytes(),
+            (262145LL + 209716) * 24576);
+}
+
+TEST(Sglang, TheTwoPoolsAreWholeTokensEach) {
+  // HybridSWAPoolConfigurator (pool_configurator.py, 003fca80) rounds int(0.8 x 32,768) = 26,214
+  // tokens for the windows; SWAKVPool (swa_memory_pool.py, 00381c02) makes two pools, and
+  // MHATokenToKVPool buffers of size + page_size rows. Each: 12 layers x 8 KV heads x 2 x 64 bf16.
+  constexpr std::int64_t kRow = 12 * 8 * 2 * 64 * 2;
+  const CacheReport cache =
+      prepared("sglang", catalog("gpt-oss-20b"), serving_settings())->evaluate(32768).cache;
+  EXPECT_EQ(cache.bytes(), (32769 + 26215) * kRow);
+  EXPECT_EQ(cache.bytes(), 1'449'590'784);
+  EXPECT_EQ(cache.k_bytes, cache.v_bytes);
+  ASSERT_EQ(cache.groups.size(), 2U);
+  const CacheGroup& full = cache.groups[0];
+  const CacheGroup& window = cache.groups[1];
+  EXPECT_EQ(full.scheme, "full");
+  EXPECT_EQ(full.cells, 32768);
+  EXPECT_EQ(full.k_bytes + full.v_bytes, 32769 * kRow);
+  EXPECT_EQ(window.scheme, "window");
+  EXPECT_EQ(window.cells, 26214);
+  EXPECT_EQ(window.k_bytes + window.v_bytes, 26215 * kRow);
+  // One more token of context grows both: 1.8 x 24,576 = 44,236.8.
+  EXPECT_EQ(cache.bytes_per_token, 44237);
+  EXPECT_EQ(cache.fixed_bytes_per_sequence, 0);
+}
+
+TEST(Sglang, SequencesShareThePoolsAndRanksHaveTheirOwn) {
+  EngineSettings settings = serving_settings();
+  settings.sequences = 3;
+  settings.tensor_parallel = 2;  // four KV heads each
+  const CacheReport cache =
+      prepared("sglang", catalog("gpt-oss-20b"), settings)->evaluate(10000).cache;
+  ASSERT_EQ(cache.groups.size(), 2U);
+  EXPECT_EQ(cache.groups[0].cells, 30000);
+  EXPECT_EQ(cache.groups[1].cells, 24000);
+  EXPECT_EQ(cache.groups[1].streams, 2);
+  EXPECT_EQ(cache.bytes(), 2 * (30001LL + 24001) * 12288);
+  EXPECT_EQ(cache.bytes_per_token, 44237);
 }
 
 TEST(Sglang, AWindowPoolHoldsAtLeastAWindowAndAPage) {
   // 128 + 1 + 1 tokens are 162.5 of the full pool, however short the sequence.
   const auto plan = prepared("sglang", catalog("gpt-oss-20b"), serving_settings());
-  EXPECT_EQ(plan->evaluate(1).cache.bytes(), (163 + 1) * 44237);
+  EXPECT_EQ(plan->evaluate(1).cache.bytes(), (164 + 131) * 24576);
 }
 
 TEST(Sglang, WindowsOfOtherArchitecturesHoldEveryToken) {
