@@ -27,14 +27,19 @@ struct Command {
   int (*run)(const Options&, Console&);
 };
 
+/// Which model, on which machine, under which engine.
+void add_query_options(CLI::App& command, Options& options) {
+  add_model_options(command, options);
+  add_gpu_options(command, options);
+  add_engine_options(command, options);
+}
+
 const Command kCommands[] = {
     {"fit",
      "the longest context, or the most sequences, that a machine holds",
      "kvfathom fit glm-4.7-flash --gpu rtx-4090 --weights q4_k_m",
      [](CLI::App& app, Options& options) {
-       add_model_options(app, options);
-       add_gpu_options(app, options);
-       add_engine_options(app, options);
+       add_query_options(app, options);
        add_draft_options(app, options);
        add_adapter_options(app, options);
        add_inverse_options(app, options);
@@ -44,9 +49,7 @@ const Command kCommands[] = {
      "the ledger for exact settings",
      "kvfathom memory glm-4.7-flash --engine llama.cpp --context 200000 --gpu rtx-4090",
      [](CLI::App& app, Options& options) {
-       add_model_options(app, options);
-       add_gpu_options(app, options);
-       add_engine_options(app, options);
+       add_query_options(app, options);
        add_draft_options(app, options);
        add_adapter_options(app, options);
        app.add_option(
@@ -59,9 +62,7 @@ const Command kCommands[] = {
      "prefill and decode speed by context and batch, what bounds each",
      "kvfathom speed llama-3.1-8b --gpu h100-sxm --context 32768",
      [](CLI::App& app, Options& options) {
-       add_model_options(app, options);
-       add_gpu_options(app, options);
-       add_engine_options(app, options);
+       add_query_options(app, options);
        add_speed_options(app, options);
      },
      speed},
@@ -69,9 +70,7 @@ const Command kCommands[] = {
      "recompute cached state, or fetch it: which is quicker, and from when",
      "kvfathom crossover llama-3.1-8b --gpu h100-sxm --tier host",
      [](CLI::App& app, Options& options) {
-       add_model_options(app, options);
-       add_gpu_options(app, options);
-       add_engine_options(app, options);
+       add_query_options(app, options);
        add_crossover_options(app, options);
      },
      crossover},

@@ -70,7 +70,7 @@ std::string lack_text(const MemoryLedger& ledger, const Machine& machine) {
 }  // namespace
 
 std::string best_quant_sentence(const QuantSearch& search, const Machine& machine) {
-  const std::string tokens = thousands(search.context_tokens) + " tokens";
+  const std::string tokens = counted(search.context_tokens, "token");
   const std::string tried = thousands(static_cast<std::int64_t>(search.answers.size()));
   const auto best = finest_pair(search.pairs);
   if (!best) {
@@ -87,11 +87,9 @@ std::string best_quant_sentence(const QuantSearch& search, const Machine& machin
 void print_best_quant(Console& console, const Query& query, const QuantSearch& search) {
   const auto best = finest_pair(search.pairs);
   if (!console.quiet) {
-    const std::int64_t sequences = query.settings.sequences;
-    console.line(console.styled(
-        printable(query.model.spec.name) + ", " + thousands(search.context_tokens) + " tokens x " +
-            thousands(sequences) + (sequences == 1 ? " sequence" : " sequences"),
-        Style::bold));
+    console.line(console.styled(printable(query.model.spec.name) + ", " +
+                                    extent(search.context_tokens, query.settings.sequences),
+                                Style::bold));
     console.paragraph(machine_line(query.machine) + "; " + engine_line(query));
     print_default_refused(console, query);
     console.line();

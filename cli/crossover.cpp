@@ -99,18 +99,19 @@ std::string sentence_of(const TierAnswer& answer, std::int64_t tokens, std::int6
   const std::vector<Reign>& reigns = answer.reigns;
   std::string text = "From " + spoken(answer.tier) + " ";
   if (reigns.size() == 1) {
-    text += arm_name(reigns.front().fetch) + " wins at every length up to " + thousands(limit) +
-            " tokens";
+    text +=
+        arm_name(reigns.front().fetch) + " wins at every length up to " + counted(limit, "token");
   } else if (reigns.size() == 2) {
-    text += arm_name(reigns[1].fetch) + " wins from " + thousands(reigns[1].from_tokens) +
-            " tokens on, " + arm_name(reigns[0].fetch) + " before";
+    text += arm_name(reigns[1].fetch) + " wins from " + counted(reigns[1].from_tokens, "token") +
+            " on, " + arm_name(reigns[0].fetch) + " before";
   } else {
-    text += arm_name(reigns.back().fetch) + " wins from " + thousands(reigns.back().from_tokens) +
-            " tokens on and below " + thousands(reigns[1].from_tokens) + ", " +
-            arm_name(reigns[1].fetch) + " in between";
+    text += arm_name(reigns.back().fetch) + " wins from " +
+            counted(reigns.back().from_tokens, "token") + " on and below " +
+            thousands(reigns[1].from_tokens) + ", " + arm_name(reigns[1].fetch) + " in between";
   }
-  return text + ": " + thousands(tokens) + " tokens take " + duration(answer.arms[0].time_s.value) +
-         " to fetch and " + duration(answer.arms[1].time_s.value) + " to recompute.";
+  return text + ": " + counted(tokens, "token") + (tokens == 1 ? " takes " : " take ") +
+         duration(answer.arms[0].time_s.value) + " to fetch and " +
+         duration(answer.arms[1].time_s.value) + " to recompute.";
 }
 
 /// From where on fetching wins for good; nothing if it never does.

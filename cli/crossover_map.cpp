@@ -89,7 +89,7 @@ void print_map(Console& console, const CrossoverMap& map) {
     }
     console.line(line);
   }
-  const std::string last = thousands(map.lengths_tokens.back()) + " tokens";
+  const std::string last = counted(map.lengths_tokens.back(), "token");
   const int space = columns - 1 - display_width(last);
   console.line(std::string(kLabel, ' ') + "1" +
                std::string(static_cast<std::size_t>(std::max(1, space)), ' ') + last);

@@ -64,7 +64,7 @@ std::string interval_text(const Estimate& time_s) {
 }
 
 void print_arms(Console& console, const TierAnswer& tier, std::int64_t tokens) {
-  console.paragraph("Ways to bring " + thousands(tokens) + " tokens back (" + tier.tier.name +
+  console.paragraph("Ways to bring " + counted(tokens, "token") + " back (" + tier.tier.name +
                     ", " + rate_text(tier.tier.link.bandwidth.value()) + "):");
   Table table{.columns = {{"way"},
                           {"moves GiB", Align::right},
@@ -84,13 +84,6 @@ void print_arms(Console& console, const TierAnswer& tier, std::int64_t tokens) {
                           {note}});
   }
   print(console, table);
-}
-
-std::string pays_text(const std::optional<std::int64_t>& from) {
-  if (!from) {
-    return "never";
-  }
-  return *from == 0 ? "always" : "from " + thousands(*from);
 }
 
 void print_decode(Console& console, const CrossoverAnswer& answer) {
@@ -140,10 +133,10 @@ void print_crossover(Console& console, const Query& query, const CrossoverAnswer
   }
   console.line();
   if (answer.running) {
-    console.paragraph("Recomputing holds up the " + thousands(*answer.running) +
-                      " sequences that decode meanwhile: a token each takes " +
-                      duration(answer.running_with_chunk_s) + " instead of " +
-                      duration(answer.running_step_s) + ". Fetching does not.");
+    console.paragraph("Recomputing holds up the " + counted(*answer.running, "sequence") +
+                      (*answer.running == 1 ? " that decodes" : " that decode") +
+                      " meanwhile: a token each takes " + duration(answer.running_with_chunk_s) +
+                      " instead of " + duration(answer.running_step_s) + ". Fetching does not.");
   }
   console.paragraph(answer.laws);
   for (const TierAnswer& tier : answer.tiers) {

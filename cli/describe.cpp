@@ -13,7 +13,7 @@ std::string of(const Attention& a) {
   }
   if (a.window_tokens) {
     text += a.window_kind == WindowKind::chunked ? ", chunks of " : ", window of ";
-    text += thousands(*a.window_tokens) + " tokens";
+    text += counted(*a.window_tokens, "token");
   }
   return text + (a.sinks ? ", sinks" : "");
 }

@@ -120,15 +120,39 @@ std::string rounded(double value) {
   return text.data();
 }
 
+std::string counted(std::int64_t n, std::string_view noun) {
+  return thousands(n).append(" ").append(noun).append(n == 1 ? "" : "s");
+}
+
 std::string duration(double seconds) {
   constexpr double kMinute = 60.0;
+  constexpr double kHour = 60.0 * kMinute;
+  constexpr double kDay = 24.0 * kHour;
   if (seconds < 1e-3) {
     return rounded(seconds * 1e6) + " us";
   }
   if (seconds < 1.0) {
     return rounded(seconds * 1e3) + " ms";
   }
-  return seconds < 2.0 * kMinute ? rounded(seconds) + " s" : rounded(seconds / kMinute) + " min";
+  if (seconds < 2.0 * kMinute) {
+    return rounded(seconds) + " s";
+  }
+  if (seconds < 2.0 * kHour) {
+    return rounded(seconds / kMinute) + " min";
+  }
+  return seconds < 2.0 * kDay ? rounded(seconds / kHour) + " h" : rounded(seconds / kDay) + " days";
+}
+
+std::string interval(double low, double high) {
+  return rounded(low) + " - " + rounded(high);
+}
+
+std::string duration_interval(double low_s, double high_s) {
+  const std::string low = duration(low_s);
+  const std::string high = duration(high_s);
+  const std::size_t unit = low.find(' ');
+  const bool same_unit = low.substr(unit) == high.substr(high.find(' '));
+  return (same_unit ? low.substr(0, unit) : low) + " - " + high;
 }
 
 }  // namespace kvfathom::cli

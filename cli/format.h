@@ -22,8 +22,15 @@ namespace kvfathom::cli {
 /// Three digits that count: "0.123", "12.3", "1,234".
 [[nodiscard]] std::string rounded(double value);
 
-/// "850 us", "12.3 ms", "1.24 s", "3.10 min".
+/// "1 token", "1,234 tokens".
+[[nodiscard]] std::string counted(std::int64_t n, std::string_view noun);
+
+/// "850 us", "12.3 ms", "1.24 s", "3.10 min", "5.20 h", "11.6 days".
 [[nodiscard]] std::string duration(double seconds);
+
+/// Both ends of an interval: "59.4 - 148", and of durations "18.2 - 32.4 ms", "686 ms - 1.74 s".
+[[nodiscard]] std::string interval(double low, double high);
+[[nodiscard]] std::string duration_interval(double low_s, double high_s);
 
 /// What a terminal cell grid shows of UTF-8 text: bytes that do not continue a character.
 /// Right for the characters that kvfathom itself prints, none of which is wide or combining.

@@ -9,18 +9,15 @@
 namespace kvfathom::cli {
 namespace {
 
-std::string layers(std::int64_t n) {
-  return thousands(n) + (n == 1 ? " layer" : " layers");
-}
-
 std::string stored_by(const cache::LayerGroup& group) {
   const cache::CacheLayout& layout = group.layout;
   const std::string_view scheme = cache::name(group.scheme);
   if (layout.state_elements + layout.conv_elements > 0) {
-    return layers(group.n_layers) + " keep a state of " +
-           thousands(layout.state_elements + layout.conv_elements) + " values per sequence";
+    return counted(group.n_layers, "layer") + (group.n_layers == 1 ? " keeps" : " keep") +
+           " a state of " + thousands(layout.state_elements + layout.conv_elements) +
+           " values per sequence";
   }
-  std::string text = layers(group.n_layers) + " x ";
+  std::string text = counted(group.n_layers, "layer") + " x ";
   const std::int64_t packed_bits = layout.k_packed_bits + layout.v_packed_bits;
   if (layout.k_row_elements + layout.v_row_elements == 0) {
     text += thousands((packed_bits + 7) / 8) + " B";
@@ -33,12 +30,12 @@ std::string stored_by(const cache::LayerGroup& group) {
             " V) values";
   }
   if (layout.token_cap && scheme.starts_with("evict-")) {
-    text += ", at most " + thousands(*layout.token_cap) + " tokens";
+    text += ", at most " + counted(*layout.token_cap, "token");
   } else if (layout.token_cap) {
-    text += ", last " + thousands(*layout.token_cap) + " tokens only";
+    text += ", last " + counted(*layout.token_cap, "token") + " only";
   }
   if (layout.exact_tokens > 0) {
-    text += ", but " + thousands(layout.exact_tokens) + " tokens in 16 bits";
+    text += ", but " + counted(layout.exact_tokens, "token") + " in 16 bits";
   }
   return text;
 }
@@ -81,11 +78,12 @@ std::string machine_line(const Machine& machine) {
 std::string placement_line(const Placement& placement) {
   std::string text;
   for (const auto& [device, count] : placement.layers) {
-    text += (text.empty() ? "" : ", ") + name(device) + " " + layers(count);
+    text += (text.empty() ? "" : ", ") + name(device) + " " + counted(count, "layer");
   }
   text = "Placed: " + text + " (the output head counts as one)";
   if (placement.host_expert_layers > 0) {
-    text += "; experts of the first " + layers(placement.host_expert_layers) + " on the host";
+    text +=
+        "; experts of the first " + counted(placement.host_expert_layers, "layer") + " on the host";
   }
   return text;
 }
@@ -113,6 +111,17 @@ void print_default_refused(Console& console, const Query& query) {
     console.paragraph("The formula only, without an engine's own memory (" + query.default_refused +
                       ").");
   }
+}
+
+std::string extent(std::int64_t context_tokens, std::int64_t sequences) {
+  return counted(context_tokens, "token") + " x " + counted(sequences, "sequence");
+}
+
+std::string pays_text(const std::optional<std::int64_t>& from_tokens) {
+  if (!from_tokens) {
+    return "never";
+  }
+  return *from_tokens == 0 ? "always" : "from " + thousands(*from_tokens);
 }
 
 std::string type_pair(DType k, DType v) {

@@ -1,6 +1,8 @@
 // Sentences that several commands print: which model, which machine, what a scheme stores.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "cli/console.h"
@@ -22,6 +24,12 @@ namespace kvfathom::cli {
 
 /// Says why `ideal` answers for the default engine, where it does.
 void print_default_refused(Console& console, const Query& query);
+
+/// "32,768 tokens x 4 sequences".
+[[nodiscard]] std::string extent(std::int64_t context_tokens, std::int64_t sequences);
+
+/// From where on a scheme pays: "never", "always", "from 1,142".
+[[nodiscard]] std::string pays_text(const std::optional<std::int64_t>& from_tokens);
 
 /// "f16", or "q8_0/f16" where K and V differ.
 [[nodiscard]] std::string type_pair(DType k, DType v);

@@ -95,7 +95,7 @@ void print_facts(Console& console, const ModelArgument& model) {
   add("hidden size", thousands(spec.hidden_size));
   add("vocabulary",
       thousands(spec.vocab_size) + (spec.tied_embeddings ? ", tied to the output" : ""));
-  add("trained context", thousands(spec.trained_context_tokens) + " tokens");
+  add("trained context", counted(spec.trained_context_tokens, "token"));
   if (!spec.tensors.empty()) {
     std::int64_t bytes = 0;
     for (const Tensor& tensor : spec.tensors) {
@@ -126,9 +126,8 @@ void print_layers(Console& console, const ModelSpec& spec) {
   for (const Form& form : forms_of(spec.layers)) {
     const LayerSpec& layer = spec.layers[form.example];
     const auto n = static_cast<std::int64_t>(form.members.size());
-    console.line("  " +
-                 console.styled(thousands(n) + (n == 1 ? " layer" : " layers"), Style::bold) +
-                 " (" + numbers(form.members, kRunsInTitle) + ")");
+    console.line("  " + console.styled(counted(n, "layer"), Style::bold) + " (" +
+                 numbers(form.members, kRunsInTitle) + ")");
     console.paragraph(describe(layer.mixer), 4);
     console.paragraph(describe(layer.feed_forward), 4);
   }

@@ -161,9 +161,7 @@ void print_text(Console& console, const Query& query, const Options& options, co
     console.line(console.styled(model_line(query.model), Style::bold));
     console.paragraph(engine_line(query) + ", " + a.label.text + " scheme, " +
                       type_pair(a.label.k, a.label.v) + " cache, " +
-                      thousands(a.report.context_tokens) + " tokens x " +
-                      thousands(query.settings.sequences) +
-                      (query.settings.sequences == 1 ? " sequence" : " sequences"));
+                      extent(a.report.context_tokens, query.settings.sequences));
     console.paragraph(machine_line(query.machine));
     print_default_refused(console, query);
     if (a.placement) {

@@ -22,10 +22,6 @@ bool case_fits(const Query& query, const CacheCase& cache_case, std::int64_t con
   }
 }
 
-std::string tokens(std::int64_t n) {
-  return thousands(n) + (n == 1 ? " token" : " tokens");
-}
-
 void add_cheaper_caches(const Query& query,
                         const CacheCase& cache_case,
                         std::int64_t context_tokens,
@@ -150,7 +146,7 @@ std::vector<std::string> remedies(const Query& query,
   const LongestContext longest =
       longest_context(*plan, query.machine.capacities, std::max<std::int64_t>(1, context_tokens));
   if (longest.context_tokens > 0 && longest.context_tokens < context_tokens) {
-    found.push_back("a context of at most " + tokens(longest.context_tokens));
+    found.push_back("a context of at most " + counted(longest.context_tokens, "token"));
   }
   add_cheaper_caches(query, cache_case, context_tokens, found);
   add_smaller_weights(query, options, cache_case, context_tokens, found);

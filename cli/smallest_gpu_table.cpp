@@ -124,11 +124,10 @@ std::string below_sentence(const GpuSearch& search) {
 void print_smallest_gpu(Console& console, Query& query, const GpuSearch& search) {
   const SmallestMachine& found = search.found;
   if (!console.quiet) {
-    const std::int64_t sequences = query.settings.sequences;
     console.line(console.styled(model_line(query.model), Style::bold));
-    console.paragraph(thousands(search.context_tokens) + " tokens x " + thousands(sequences) +
-                      (sequences == 1 ? " sequence, " : " sequences, ") + search.label.text + ", " +
-                      type_pair(search.label.k, search.label.v) + " cache; " + engine_line(query));
+    console.paragraph(extent(search.context_tokens, query.settings.sequences) + ", " +
+                      search.label.text + ", " + type_pair(search.label.k, search.label.v) +
+                      " cache; " + engine_line(query));
     print_default_refused(console, query);
     console.line();
   }

@@ -28,7 +28,7 @@ double rate(const SpeedPoint& point) {
   return point.tokens() / point.step.time_s.value;
 }
 
-std::string interval(const SpeedPoint& point) {
+std::string rate_interval(const SpeedPoint& point) {
   return rounded(point.tokens() / point.step.time_s.high) + " - " +
          rounded(point.tokens() / point.step.time_s.low);
 }
@@ -70,7 +70,7 @@ void print_by_context(Console& console, const SpeedCase& one, const SpeedAnswer&
     }
     row.push_back({duration(point.tpot_s())});
     row.push_back({rounded(rate(point))});
-    row.push_back({interval(point)});
+    row.push_back({rate_interval(point)});
     row.push_back(bound_cell(point));
     if (bars) {
       row.push_back({bar(rate(point) / fastest, kBarWidth, console.terminal.utf8), Style::accent});
@@ -100,20 +100,13 @@ void print_by_batch(Console& console, const SpeedCase& one, const SpeedAnswer& a
                           {duration(point.tpot_s())},
                           {rounded(1.0 / point.tpot_s())},
                           {rounded(rate(point))},
-                          {interval(point)},
+                          {rate_interval(point)},
                           bound_cell(point)});
     if (answer.watts) {
       table.rows.back().push_back({rounded(*answer.watts / rate(point))});
     }
   }
   print(console, table);
-}
-
-std::string pays_text(const SpeedCase& one) {
-  if (!one.pays_from_tokens) {
-    return "never";
-  }
-  return *one.pays_from_tokens == 0 ? "always" : "from " + thousands(*one.pays_from_tokens);
 }
 
 /// The last decode point: at the context asked for.
@@ -139,7 +132,7 @@ void print_comparison(Console& console, const SpeedAnswer& answer) {
                           {rounded(rate(point))},
                           {rounded(rate(point) / native)},
                           bound_cell(point),
-                          {&one == &answer.cases.front() ? "" : pays_text(one)}});
+                          {&one == &answer.cases.front() ? "" : pays_text(one.pays_from_tokens)}});
   }
   print(console, table);
 }

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <array>
 
 #include "model/io/calibration_json.h"
@@ -11,25 +10,9 @@ namespace {
 constexpr std::string_view kSchema = "kvfathom.calibration/1";
 constexpr Range kCount{0, std::int64_t{1} << 40};
 
-double not_negative(const Reader& reader, const char* key) {
-  const double value = reader.number(key);
-  if (value < 0.0) {
-    throw reader.error(key, reader.shown(key), "a number of at least 0");
-  }
-  return value;
-}
-
-double positive(const Reader& reader, const char* key) {
-  const double value = reader.number(key);
-  if (value <= 0.0) {
-    throw reader.error(key, reader.shown(key), "a number above 0");
-  }
-  return value;
-}
-
 template <typename T>
 std::optional<T> maybe(const Reader& reader, const char* key) {
-  return reader.has(key) ? std::optional(T(positive(reader, key))) : std::nullopt;
+  return reader.has(key) ? std::optional(T(reader.positive(key))) : std::nullopt;
 }
 
 Interval interval(const Reader& reader, const char* key) {
@@ -48,7 +31,7 @@ Law law_of(const Reader& theta) {
   constexpr std::array<std::string_view, 6> kKnown{
       "t0_s", "wave_s", "bandwidth_bytes_per_s", "flops_per_s", "dequant_ops_per_s", "p"};
   theta.refuse_unknown(kKnown);
-  Law law{.fixed = Seconds(not_negative(theta, "t0_s")),
+  Law law{.fixed = Seconds(theta.not_negative("t0_s")),
           .wave = maybe<Seconds>(theta, "wave_s"),
           .bandwidth = maybe<BytesPerSecond>(theta, "bandwidth_bytes_per_s"),
           .flops = maybe<FlopsPerSecond>(theta, "flops_per_s"),
@@ -71,23 +54,10 @@ LawIntervals intervals_of(const Reader& ci90) {
 
 FitErrors errors_of(const Reader& errors) {
   return {errors.count("n", kCount),
-          not_negative(errors, "median"),
-          not_negative(errors, "mape"),
-          not_negative(errors, "p90"),
-          not_negative(errors, "max")};
-}
-
-Provenance provenance_of(const Reader& reader) {
-  const std::string text = reader.text("provenance");
-  const auto* const found = std::find(kProvenanceNames.begin(), kProvenanceNames.end(), text);
-  if (found == kProvenanceNames.end()) {
-    std::string allowed;
-    for (const std::string_view known : kProvenanceNames) {
-      allowed.append(allowed.empty() ? "" : ", ").append(known);
-    }
-    throw reader.error("provenance", reader.shown("provenance"), "one of " + allowed);
-  }
-  return static_cast<Provenance>(found - kProvenanceNames.begin());
+          errors.not_negative("median"),
+          errors.not_negative("mape"),
+          errors.not_negative("p90"),
+          errors.not_negative("max")};
 }
 
 std::vector<CalibrationPoint> points_of(const Reader& reader) {
@@ -96,12 +66,12 @@ std::vector<CalibrationPoint> points_of(const Reader& reader) {
     return points;
   }
   for (const Reader& point : reader.objects("points")) {
-    points.push_back({Work{.bytes = Bytes(not_negative(point, "bytes")),
-                           .flops = Flops(not_negative(point, "flops")),
-                           .dequant_ops = not_negative(point, "dequant_ops"),
-                           .waves = not_negative(point, "waves"),
+    points.push_back({Work{.bytes = Bytes(point.not_negative("bytes")),
+                           .flops = Flops(point.not_negative("flops")),
+                           .dequant_ops = point.not_negative("dequant_ops"),
+                           .waves = point.not_negative("waves"),
                            .launches = static_cast<int>(point.count("launches", {1, 1 << 20}))},
-                      Seconds(positive(point, "time_s"))});
+                      Seconds(point.positive("time_s"))});
   }
   return points;
 }
@@ -126,7 +96,7 @@ FittedClass class_of(const Reader& reader) {
   }
   FittedClass fitted;
   fitted.id = *id;
-  fitted.provenance = provenance_of(reader);
+  fitted.provenance = reader.provenance("provenance");
   fitted.law = law_of(reader.object("theta"));
   fitted.ci90 = intervals_of(reader.object("ci90"));
   fitted.loo = errors_of(reader.object("loo"));
@@ -166,7 +136,7 @@ Ceilings ceilings_of(const Reader& reader) {
   if (reader.has("flops_per_s")) {
     const Reader rates = reader.object("flops_per_s");
     for (const std::string& format : rates.keys()) {
-      ceilings.flops[format] = FlopsPerSecond(positive(rates, format.c_str()));
+      ceilings.flops[format] = FlopsPerSecond(rates.positive(format.c_str()));
     }
   }
   return ceilings;
@@ -189,7 +159,7 @@ Session session_of(const Reader& reader) {
           .build = reader.text("build"),
           .n_threads = reader.count("n_threads", kCount),
           .seed = reader.count("seed", kCount),
-          .duration_s = not_negative(reader, "duration_s"),
+          .duration_s = reader.not_negative("duration_s"),
           .read_bytes_per_s = reader.numbers("read_bytes_per_s"),
           .flags = reader.texts("flags")};
 }

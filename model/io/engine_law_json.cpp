@@ -17,12 +17,9 @@ EngineParameter parameter_of(const Reader& reader) {
   constexpr std::array<std::string_view, 4> kFields{"name", "value", "low", "high"};
   reader.refuse_unknown(kFields);
   EngineParameter parameter{.name = reader.text("name"),
-                            .value = reader.number("value"),
+                            .value = reader.positive("value"),
                             .low = reader.number("low"),
                             .high = reader.number("high")};
-  if (!(parameter.value > 0.0)) {
-    throw reader.error("value", reader.shown("value"), "a number above 0");
-  }
   if (parameter.low > parameter.value || parameter.high < parameter.value) {
     throw reader.error("low", reader.shown("low"), "an interval that holds the value");
   }
@@ -73,14 +70,9 @@ EngineSpeed parse_engine_speed(const std::string& text, const std::string& file)
   EngineSpeed speed{.engine = reader.text("engine"),
                     .source = reader.text("source"),
                     .n_rows = reader.count("n_rows", {.min = 0}),
+                    .provenance = reader.provenance("provenance"),
                     .parameters = {},
                     .errors = {}};
-  const std::string provenance = reader.text("provenance");
-  const auto* const known = std::ranges::find(kProvenanceNames, std::string_view(provenance));
-  if (known == kProvenanceNames.end()) {
-    throw reader.error("provenance", provenance, "modelled, assumed, ...");
-  }
-  speed.provenance = static_cast<Provenance>(known - kProvenanceNames.begin());
   for (const Reader& row : reader.objects("parameters")) {
     speed.parameters.push_back(parameter_of(row));
   }

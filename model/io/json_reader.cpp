@@ -220,6 +220,34 @@ double Reader::number_or(const char* key, double fallback) const {
   return has(key) ? number(key) : fallback;
 }
 
+double Reader::positive(const char* key) const {
+  const double value = number(key);
+  if (value <= 0.0) {
+    throw error(key, shown(key), "a number above 0");
+  }
+  return value;
+}
+
+double Reader::not_negative(const char* key) const {
+  const double value = number(key);
+  if (value < 0.0) {
+    throw error(key, shown(key), "a number of at least 0");
+  }
+  return value;
+}
+
+Provenance Reader::provenance(const char* key) const {
+  const auto* const found = std::ranges::find(kProvenanceNames, std::string_view(text(key)));
+  if (found == kProvenanceNames.end()) {
+    std::string allowed;
+    for (const std::string_view known : kProvenanceNames) {
+      allowed.append(allowed.empty() ? "one of " : ", ").append(known);
+    }
+    throw error(key, shown(key), allowed);
+  }
+  return static_cast<Provenance>(found - kProvenanceNames.begin());
+}
+
 std::vector<std::int64_t> Reader::counts(const char* key, Range allowed) const {
   const json& list = require(key, "a list of integers");
   if (!list.is_array()) {

@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/error.h"
+#include "model/provenance.h"
 
 namespace kvfathom {
 
@@ -60,6 +61,10 @@ class Reader {
   /// A finite number.
   [[nodiscard]] double number(const char* key) const;
   [[nodiscard]] double number_or(const char* key, double fallback) const;
+  /// A number above 0, or of at least 0.
+  [[nodiscard]] double positive(const char* key) const;
+  [[nodiscard]] double not_negative(const char* key) const;
+  [[nodiscard]] Provenance provenance(const char* key) const;
 
   /// Lists: of integers in range, of finite numbers, of strings, of objects. Must be there.
   [[nodiscard]] std::vector<std::int64_t> counts(const char* key, Range allowed = {}) const;

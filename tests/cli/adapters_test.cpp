@@ -5,10 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
-
-#include "tests/cli/run_cli.h"
+#include "tests/cli/run_json.h"
 #include "tests/model/io/gguf_writer.h"
 
 namespace kvfathom::testing {
@@ -17,9 +14,7 @@ namespace {
 using Json = nlohmann::json;
 
 Json lora_line(const std::string& words, const std::string& device = "gpu0") {
-  const Ran ran = run_cli("memory " + words + " --context 4096 --json");
-  EXPECT_EQ(ran.status, 0) << words << "\n" << ran.err;
-  const Json document = Json::parse(ran.out);
+  const Json document = json_of("memory " + words + " --context 4096");
   for (const Json& line : document.at("ledger")) {
     if (line.at("device") == device && line.at("line") == "lora") {
       return line;

@@ -1,10 +1,7 @@
 // kvfathom crossover: what its document says, and that it hangs together.
 #include <cmath>
 
-#include <nlohmann/json.hpp>
-
-#include "tests/cli/json_schema.h"
-#include "tests/cli/run_cli.h"
+#include "tests/cli/run_json.h"
 
 namespace kvfathom::testing {
 namespace {
@@ -13,13 +10,7 @@ using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
 Json crossover(const std::string& words) {
-  const Ran ran = run_cli("crossover " + words + " --json");
-  EXPECT_EQ(ran.status, 0) << ran.err;
-  Json document = Json::parse(ran.out);
-  const Json schema =
-      Json::parse(read_all(fs::path(KVFATHOM_SOURCE_DIR) / "data/schemas/crossover.schema.json"));
-  EXPECT_EQ(schema_faults(document, schema), std::vector<std::string>{}) << words;
-  return document;
+  return json_of("crossover " + words);
 }
 
 double time_of(const Json& one, const std::string& arm) {

@@ -2,10 +2,7 @@
 #include <string>
 #include <utility>
 
-#include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
-
-#include "tests/cli/run_cli.h"
+#include "tests/cli/run_json.h"
 
 namespace kvfathom::testing {
 namespace {
@@ -14,12 +11,6 @@ using Json = nlohmann::json;
 
 const std::string kModel = "qwen3-32b --weights q4_k_m --engine llama.cpp --gpus 1 ";
 const std::string kDraft = "qwen3-0.6b ";
-
-Json json_of(const std::string& words, int status = 0) {
-  const Ran ran = run_cli(words + " --json");
-  EXPECT_EQ(ran.status, status) << words << "\n" << ran.err;
-  return Json::parse(ran.out);
-}
 
 std::int64_t line(const Json& document, const std::string& device, const std::string& kind) {
   for (const Json& one : document.at("ledger")) {

@@ -1,10 +1,7 @@
 // Parts of a real model that a formula of weights and cache leaves out.
 #include <string>
 
-#include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
-
-#include "tests/cli/run_cli.h"
+#include "tests/cli/run_json.h"
 
 namespace kvfathom::testing {
 namespace {
@@ -12,9 +9,7 @@ namespace {
 using Json = nlohmann::json;
 
 std::int64_t bytes_of(const std::string& words, const std::string& device, const char* kind) {
-  const Ran ran = run_cli("memory " + words + " --gpus 1 --json");
-  EXPECT_EQ(ran.status, 0) << ran.err;
-  const Json document = Json::parse(ran.out);
+  const Json document = json_of("memory " + words + " --gpus 1");
   for (const Json& line : document.at("ledger")) {
     if (line.at("device") == device && line.at("line") == kind) {
       return line.at("bytes").get<std::int64_t>();

@@ -5,12 +5,9 @@
 #include <set>
 #include <sstream>
 
-#include <nlohmann/json.hpp>
-
 #include "cli/query.h"
 #include "model/io/hardware_json.h"
-#include "tests/cli/json_schema.h"
-#include "tests/cli/run_cli.h"
+#include "tests/cli/run_json.h"
 
 namespace kvfathom::testing {
 namespace {
@@ -18,22 +15,12 @@ namespace {
 using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
-Json json_of(const std::string& words, const std::string& schema_name, int status = 0) {
-  const Ran ran = run_cli(words + " --json");
-  EXPECT_EQ(ran.status, status) << words << "\n" << ran.err;
-  Json document = Json::parse(ran.out);
-  const Json schema = Json::parse(
-      read_all(fs::path(KVFATHOM_SOURCE_DIR) / "data/schemas" / (schema_name + ".schema.json")));
-  EXPECT_EQ(schema_faults(document, schema), std::vector<std::string>{}) << words;
-  return document;
-}
-
 Json smallest(const std::string& words, int status = 0) {
-  return json_of("fit " + words + " --smallest-gpu", "fit-smallest-gpu", status);
+  return json_of("fit " + words + " --smallest-gpu", status, "fit-smallest-gpu");
 }
 
 Json best_quant(const std::string& words, int status = 0) {
-  return json_of("fit " + words + " --best-quant", "fit-best-quant", status);
+  return json_of("fit " + words + " --best-quant", status, "fit-best-quant");
 }
 
 /// Usable bytes, times count, of every machine on which `memory` says that `words` fits.
@@ -87,7 +74,7 @@ TEST(SmallestGpu, ServingEnginesCutTensorsOverTheirGpus) {
   for (const Json& offer : found.at("by_count")) {
     const std::string n = std::to_string(offer.at("count").get<int>());
     const std::string machine = " --gpu " + offer.at("gpu").get<std::string>();
-    const Json by_hand = json_of("memory " + words + machine + " --tensor-parallel " + n, "memory");
+    const Json by_hand = json_of("memory " + words + machine + " --tensor-parallel " + n);
     EXPECT_EQ(by_hand.at("ledger"), offer.at("ledger"));
   }
   for (const Json& offer : found.at("next")) {

@@ -2,26 +2,12 @@
 #include <cstdint>
 #include <string>
 
-#include <nlohmann/json.hpp>
-
-#include "tests/cli/json_schema.h"
-#include "tests/cli/run_cli.h"
+#include "tests/cli/run_json.h"
 
 namespace kvfathom::testing {
 namespace {
 
 using Json = nlohmann::json;
-
-Json json_of(const std::string& words, int status = 0) {
-  const Ran ran = run_cli(words + " --json");
-  EXPECT_EQ(ran.status, status) << words << "\n" << ran.out;
-  Json document = Json::parse(ran.out);
-  const std::string name = status > 1 ? "error" : words.substr(0, words.find(' '));
-  const Json schema = Json::parse(read_all(std::filesystem::path(KVFATHOM_SOURCE_DIR) /
-                                           "data/schemas" / (name + ".schema.json")));
-  EXPECT_EQ(schema_faults(document, schema), std::vector<std::string>{}) << words;
-  return document;
-}
 
 TEST(SchemeJson, CarriesSpellingNotesAndEvidence) {
   const Json document =

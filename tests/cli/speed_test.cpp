@@ -1,25 +1,15 @@
 // kvfathom speed: what its document says, and that it hangs together.
 #include <cmath>
 
-#include <nlohmann/json.hpp>
-
-#include "tests/cli/json_schema.h"
-#include "tests/cli/run_cli.h"
+#include "tests/cli/run_json.h"
 
 namespace kvfathom::testing {
 namespace {
 
 using Json = nlohmann::json;
-namespace fs = std::filesystem;
 
 Json speed(const std::string& words) {
-  const Ran ran = run_cli("speed " + words + " --json");
-  EXPECT_EQ(ran.status, 0) << ran.err;
-  Json document = Json::parse(ran.out);
-  const Json schema =
-      Json::parse(read_all(fs::path(KVFATHOM_SOURCE_DIR) / "data/schemas/speed.schema.json"));
-  EXPECT_EQ(schema_faults(document, schema), std::vector<std::string>{}) << words;
-  return document;
+  return json_of("speed " + words);
 }
 
 const Json& decode_point(const Json& document, std::int64_t context, std::int64_t batch) {

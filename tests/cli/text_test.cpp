@@ -36,6 +36,28 @@ TEST(Format, ParameterCounts) {
   EXPECT_EQ(parameters(1'026'000'000'000), "1.03 T");
 }
 
+TEST(Format, CountsAgreeWithTheirNoun) {
+  EXPECT_EQ(counted(1, "token"), "1 token");
+  EXPECT_EQ(counted(0, "token"), "0 tokens");
+  EXPECT_EQ(counted(32768, "token"), "32,768 tokens");
+}
+
+TEST(Format, DurationsTakeTheUnitThatReadsBest) {
+  EXPECT_EQ(duration(0.00085), "850 us");
+  EXPECT_EQ(duration(0.0123), "12.3 ms");
+  EXPECT_EQ(duration(119.0), "119 s");
+  EXPECT_EQ(duration(186.0), "3.10 min");
+  EXPECT_EQ(duration(7199.0), "120 min");
+  EXPECT_EQ(duration(18720.0), "5.20 h");
+  EXPECT_EQ(duration(1e6), "11.6 days");
+}
+
+TEST(Format, IntervalsNameAUnitOnceWhereBothEndsHaveIt) {
+  EXPECT_EQ(interval(59.44, 148.2), "59.4 - 148");
+  EXPECT_EQ(duration_interval(0.0182, 0.0324), "18.2 - 32.4 ms");
+  EXPECT_EQ(duration_interval(0.686, 1.74), "686 ms - 1.74 s");
+}
+
 TEST(Format, WrapsAtTheWidthAndIndents) {
   EXPECT_EQ(wrap("one two three", 9, 2), "one two\n  three");
   EXPECT_EQ(wrap("unbreakable", 4, 0), "unbreakable");

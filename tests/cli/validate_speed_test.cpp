@@ -5,13 +5,10 @@
 #include <filesystem>
 #include <fstream>
 
-#include <nlohmann/json.hpp>
-
 #include "cli/data_dir.h"
 #include "cli/speed_fit.h"
 #include "model/error.h"
-#include "tests/cli/json_schema.h"
-#include "tests/cli/run_cli.h"
+#include "tests/cli/run_json.h"
 
 namespace kvfathom::testing {
 namespace {
@@ -169,21 +166,13 @@ TEST(SpeedTruth, NamesTheColumnOfABadRow) {
   EXPECT_NE(refusal(head + "512\t0\t0\t512\toff\tprefill\t0\n").find("value"), std::string::npos);
 }
 
-nlohmann::json schema_named(const std::string& name) {
-  return nlohmann::json::parse(
-      read_all(fs::path(KVFATHOM_SOURCE_DIR) / "data/schemas" / (name + ".schema.json")));
-}
-
 TEST(ValidateSpeed, DocumentsFollowTheirSchemas) {
-  const auto run = run_cli("validate --speed --json");
-  EXPECT_EQ(run.status, 0);
-  const auto json = nlohmann::json::parse(run.out);
-  EXPECT_EQ(schema_faults(json, schema_named("validate")), std::vector<std::string>{});
+  const auto json = json_of("validate --speed");
   EXPECT_GT(json.at("rows").size(), 1500U);
   for (const auto& entry : fs::directory_iterator(data_directory() / "engines" / "speed")) {
-    EXPECT_EQ(schema_faults(nlohmann::json::parse(read_all(entry.path())),
-                            schema_named("engine-speed")),
-              std::vector<std::string>{})
+    EXPECT_EQ(
+        schema_faults(nlohmann::json::parse(read_all(entry.path())), schema_named("engine-speed")),
+        std::vector<std::string>{})
         << entry.path();
   }
 }

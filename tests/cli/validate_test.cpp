@@ -5,10 +5,7 @@
 #include <fstream>
 #include <set>
 
-#include <nlohmann/json.hpp>
-
-#include "tests/cli/json_schema.h"
-#include "tests/cli/run_cli.h"
+#include "tests/cli/run_json.h"
 
 namespace kvfathom::testing {
 namespace {
@@ -82,12 +79,7 @@ TEST(ReadTruth, NamesTheLineAndFieldThatIsWrong) {
 }
 
 TEST(Validate, EveryShippedRowIsPredictedOrRefusedWithAReason) {
-  const Ran ran = run_cli("validate --json");
-  ASSERT_EQ(ran.status, 0) << ran.err;
-  const auto document = nlohmann::json::parse(ran.out);
-  const auto schema = nlohmann::json::parse(
-      read_all(fs::path(KVFATHOM_SOURCE_DIR) / "data/schemas/validate.schema.json"));
-  EXPECT_EQ(schema_faults(document, schema), std::vector<std::string>{});
+  const auto document = json_of("validate");
   const auto rows = cli::read_truth((fs::path(KVFATHOM_SOURCE_DIR) / "data/truth").string());
   std::set<std::string> seen;
   for (const auto& row : document.at("rows")) {
