@@ -128,7 +128,6 @@ std::vector<CacheCase> speed_cases(const Query& query, const Options& options) {
 
 Json point_json(const SpeedPoint& point, const SpeedCase& one, const SpeedAnswer& answer) {
   const Estimate& time = point.step.time_s;
-  const double tokens = point.tokens();
   Json ops = Json::array();
   for (const SpeedOp& op : point.ops) {
     ops.push_back({{"kind", name(op.op.op_class.kind)},
@@ -144,9 +143,7 @@ Json point_json(const SpeedPoint& point, const SpeedCase& one, const SpeedAnswer
             {"context_tokens", point.context_tokens},
             {"batch", point.sequences},
             {"time_s", estimate_json(time)},
-            {"tokens_per_s",
-             estimate_json(
-                 {tokens / time.value, tokens / time.high, tokens / time.low, time.provenance})},
+            {"tokens_per_s", estimate_json(point.tokens_per_s())},
             {"bound_by", name(point.step.bound)},
             {"fits", point.fits},
             {"ops", std::move(ops)}};
@@ -154,7 +151,7 @@ Json point_json(const SpeedPoint& point, const SpeedCase& one, const SpeedAnswer
     json["tokens_per_step"] = point.tokens_per_sequence;
   }
   if (answer.watts) {
-    json["energy_j_per_token"] = *answer.watts * time.value / tokens;
+    json["energy_j_per_token"] = *answer.watts / point.tokens_per_s().value;
   }
   return json;
 }
@@ -188,6 +185,10 @@ double SpeedPoint::tokens() const {
 
 double SpeedPoint::tpot_s() const {
   return step.time_s.value / tokens_per_sequence;
+}
+
+Estimate SpeedPoint::tokens_per_s() const {
+  return per_second(tokens(), step.time_s);
 }
 
 int speed(const Options& options, Console& console) {

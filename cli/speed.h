@@ -33,6 +33,7 @@ struct SpeedPoint {
   std::vector<SpeedOp> ops = {};
   [[nodiscard]] double tokens() const;  ///< that the step yields
   [[nodiscard]] double tpot_s() const;  ///< a sequence's time per token
+  [[nodiscard]] Estimate tokens_per_s() const;
 };
 
 /// The points of one way to keep the cache.

@@ -1,36 +1,23 @@
 // The tables of `kvfathom speed`.
 #include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstdio>
 #include <string>
 
 #include "cli/format.h"
 #include "cli/headline.h"
+#include "cli/ledger_table.h"
 #include "cli/speed.h"
 #include "cli/table.h"
 
 namespace kvfathom::cli {
 namespace {
 
-/// A bar of at most `width` cells in eighths, or of '#'.
-std::string bar(double share, int width, bool utf8) {
-  constexpr std::array<const char*, 8> kEighths{"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
-  const int eighths = static_cast<int>(std::lround(share * width * 8.0));
-  std::string text;
-  for (int i = 0; i < eighths / 8; ++i) {
-    text += utf8 ? "█" : "#";
-  }
-  return utf8 ? text + kEighths.at(static_cast<std::size_t>(eighths % 8)) : text;
-}
-
 double rate(const SpeedPoint& point) {
-  return point.tokens() / point.step.time_s.value;
+  return point.tokens_per_s().value;
 }
 
 std::string rate_interval(const SpeedPoint& point) {
-  return rounded(point.tokens() / point.step.time_s.high) + " - " +
-         rounded(point.tokens() / point.step.time_s.low);
+  const Estimate rate = point.tokens_per_s();
+  return interval(rate.low, rate.high);
 }
 
 Cell bound_cell(const SpeedPoint& point) {
@@ -38,22 +25,22 @@ Cell bound_cell(const SpeedPoint& point) {
 }
 
 constexpr int kBarWidth = 10;
-constexpr int kWidthWithBars = 92;  // of a terminal
+// What a narrow terminal does without, the last first.
+constexpr int kTtftInterval = 1;
+constexpr int kBar = 2;
 
 void print_by_context(Console& console, const SpeedCase& one, const SpeedAnswer& answer) {
   Table table{.columns = {{"context", Align::right}}, .rows = {}};
   if (answer.prompts) {
     table.columns.push_back({"prefill tok/s", Align::right});
     table.columns.push_back({"TTFT", Align::right});
+    table.columns.push_back({"90 %", Align::right, false, kTtftInterval});
   }
   for (const char* title : {"TPOT", "tok/s", "90 %"}) {
     table.columns.push_back({title, Align::right});
   }
   table.columns.push_back({"waits for"});
-  const bool bars = console.terminal.width >= kWidthWithBars;
-  if (bars) {
-    table.columns.push_back({""});
-  }
+  table.columns.push_back({"", Align::left, false, kBar});
   double fastest = 0.0;
   for (const SpeedPoint& point : one.by_context) {
     fastest = point.phase == Phase::decode ? std::max(fastest, rate(point)) : fastest;
@@ -66,15 +53,14 @@ void print_by_context(Console& console, const SpeedCase& one, const SpeedAnswer&
     if (point.phase == Phase::prefill) {
       row.push_back({rounded(rate(point))});
       row.push_back({duration(point.step.time_s.value)});
+      row.push_back({duration_interval(point.step.time_s.low, point.step.time_s.high)});
       continue;
     }
     row.push_back({duration(point.tpot_s())});
     row.push_back({rounded(rate(point))});
     row.push_back({rate_interval(point)});
     row.push_back(bound_cell(point));
-    if (bars) {
-      row.push_back({bar(rate(point) / fastest, kBarWidth, console.terminal.utf8), Style::accent});
-    }
+    row.push_back({bar(rate(point) / fastest, kBarWidth, console.terminal.utf8), Style::accent});
     table.rows.push_back(std::move(row));
     row.clear();
   }
@@ -83,8 +69,8 @@ void print_by_context(Console& console, const SpeedCase& one, const SpeedAnswer&
 
 void print_by_batch(Console& console, const SpeedCase& one, const SpeedAnswer& answer) {
   console.line();
-  console.paragraph("Decode of several sequences of " + thousands(answer.context_tokens) +
-                    " tokens each:");
+  console.paragraph("Decode of several sequences of " + counted(answer.context_tokens, "token") +
+                    " each:");
   Table table{.columns = {{"batch", Align::right},
                           {"TPOT", Align::right},
                           {"tok/s each", Align::right},
@@ -148,13 +134,12 @@ void print_speed(Console& console, const Query& query, const SpeedAnswer& answer
       text += ", " + first.label.text + " scheme, " + type_pair(first.label.k, first.label.v) +
               " cache";
     }
-    console.paragraph(text + ", " + thousands(answer.sequences) +
-                      (answer.sequences == 1 ? " sequence" : " sequences"));
+    console.paragraph(text + ", " + counted(answer.sequences, "sequence"));
     console.paragraph(machine_line(query.machine));
     console.line();
   }
   if (answer.cases.size() > 1) {
-    console.paragraph("Decode at " + thousands(answer.context_tokens) + " tokens:");
+    console.paragraph("Decode at " + counted(answer.context_tokens, "token") + ":");
     print_comparison(console, answer);
   } else {
     print_by_context(console, first, answer);
@@ -168,8 +153,7 @@ void print_speed(Console& console, const Query& query, const SpeedAnswer& answer
     console.paragraph("No peak rate is known of this device, so prompts have no time.");
   }
   if (answer.speculation) {
-    console.paragraph("Each step drafts " + thousands(answer.speculation->n_draft_tokens) +
-                      (answer.speculation->n_draft_tokens == 1 ? " token" : " tokens") +
+    console.paragraph("Each step drafts " + counted(answer.speculation->n_draft_tokens, "token") +
                       " and yields " + rounded(first.by_batch.front().tokens_per_sequence) +
                       " on average at an acceptance of " + rounded(answer.speculation->acceptance) +
                       ".");

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kGap = 2;
 
-std::vector<int> column_widths(const Table& table, int width) {
+std::vector<int> natural_widths(const Table& table) {
   std::vector<int> widths;
   for (const Column& column : table.columns) {
     widths.push_back(display_width(column.title));
@@ -19,10 +19,38 @@ std::vector<int> column_widths(const Table& table, int width) {
       widths.at(i) = std::max(widths.at(i), display_width(row[i].text));
     }
   }
+  return widths;
+}
+
+int total_width(const Table& table, const std::vector<int>& widths) {
   int total = table.indent - kGap;
   for (const int w : widths) {
     total += w + kGap;
   }
+  return total;
+}
+
+/// Without the columns that it can do without, as far as `width` asks for.
+Table narrowed(Table table, int width) {
+  while (total_width(table, natural_widths(table)) > width) {
+    const auto first = std::ranges::max_element(table.columns, {}, &Column::give_up);
+    if (first == table.columns.end() || first->give_up == 0) {
+      break;
+    }
+    const auto at = first - table.columns.begin();
+    table.columns.erase(first);
+    for (auto& row : table.rows) {
+      if (!row.empty()) {
+        row.erase(row.begin() + at);
+      }
+    }
+  }
+  return table;
+}
+
+std::vector<int> column_widths(const Table& table, int width) {
+  std::vector<int> widths = natural_widths(table);
+  int total = total_width(table, widths);
   constexpr int kNarrowest = 8;
   for (std::size_t i = 0; i < widths.size() && total > width; ++i) {
     if (table.columns[i].may_shrink) {
@@ -72,18 +100,19 @@ std::string line_of(const Console& console,
 }  // namespace
 
 void print(Console& console, const Table& table) {
-  const std::vector<int> widths = column_widths(table, console.terminal.width);
+  const Table shown = narrowed(table, console.terminal.width);
+  const std::vector<int> widths = column_widths(shown, console.terminal.width);
   std::vector<Cell> titles;
   bool titled = false;
-  for (const Column& column : table.columns) {
+  for (const Column& column : shown.columns) {
     titles.push_back({column.title, Style::dim});
     titled = titled || !column.title.empty();
   }
   if (titled) {
-    console.line(line_of(console, table, widths, titles));
+    console.line(line_of(console, shown, widths, titles));
   }
-  for (const auto& row : table.rows) {
-    console.line(line_of(console, table, widths, row));
+  for (const auto& row : shown.rows) {
+    console.line(line_of(console, shown, widths, row));
   }
 }
 

@@ -1,5 +1,5 @@
-// A small text table: columns sized to their content, cells styled, never wider than asked if the
-// last flexible column can be cut.
+// A small text table: columns sized to their content, cells styled, never wider than asked if
+// columns may be left out or cut.
 #pragma once
 
 #include <string>
@@ -15,6 +15,7 @@ struct Column {
   std::string title;
   Align align = Align::left;
   bool may_shrink = false;  ///< cut with an ellipsis if the table is too wide
+  int give_up = 0;          ///< not 0: left out before that, the highest number first
 };
 
 struct Cell {

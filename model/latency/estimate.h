@@ -13,4 +13,9 @@ struct Estimate {
   Provenance provenance = Provenance::assumed;
 };
 
+/// The rate of `n` in that time, whose bounds change places.
+[[nodiscard]] inline Estimate per_second(double n, const Estimate& time_s) {
+  return {n / time_s.value, n / time_s.high, n / time_s.low, time_s.provenance};
+}
+
 }  // namespace kvfathom

@@ -98,6 +98,25 @@ TEST(Table, NeverWiderThanAskedIfAColumnMayShrink) {
   EXPECT_EQ(console.out, "  name  what       n\n  a     a long \u2026  12\n");
 }
 
+TEST(Table, GivesUpColumnsBeforeItCutsAny) {
+  Console console;
+  console.terminal.width = 20;
+  print(console,
+        {.columns = {{"name", Align::left, true},
+                     {"spare", Align::left, false, 1},
+                     {"n", Align::right},
+                     {"sparest", Align::left, false, 2}},
+         .rows = {{{"a"}, {"b"}, {"12"}, {"c"}}, {}, {{"a long name"}, {"b"}, {"3"}, {"c"}}}});
+  EXPECT_EQ(console.out, "  name          n\n  a            12\n\n  a long name   3\n");
+  console.out.clear();
+  console.terminal.width = 24;
+  print(
+      console,
+      {.columns = {{"name"}, {"spare", Align::left, false, 1}, {"sparest", Align::left, false, 2}},
+       .rows = {{{"a"}, {"b"}, {"c"}}}});
+  EXPECT_EQ(console.out, "  name  spare  sparest\n  a     b      c\n");
+}
+
 TEST(Table, ColourOnlyWhereItIsWanted) {
   Console console;
   EXPECT_EQ(console.styled("x", Style::bad), "x");
