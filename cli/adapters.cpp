@@ -28,7 +28,7 @@ std::vector<std::string> read_targets(const std::string& text) {
 }
 
 void require_engine(const EngineInfo& engine) {
-  if (engine.name != "llama.cpp" && engine.name != "vllm" && engine.name != "ideal") {
+  if (engine.name != "llama.cpp" && engine.name != "vllm" && !is_formula(engine)) {
     throw Unsupported("--lora",
                       std::string(engine.name) + ": no rule for adapters",
                       "use --engine llama.cpp, vllm or ideal");

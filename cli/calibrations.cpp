@@ -27,7 +27,7 @@ std::optional<Calibration> chosen(const Options& options, const Query& query) {
     return *options.calibration == "none" ? std::nullopt
                                           : std::optional(read_calibration(*options.calibration));
   }
-  if (query.engine->name != "ideal") {
+  if (!is_formula(*query.engine)) {
     return std::nullopt;
   }
   for (OwnCalibration& own : calibrations_in(calibrations_directory())) {

@@ -22,8 +22,8 @@ struct OwnCalibration {
 [[nodiscard]] std::vector<OwnCalibration> calibrations_in(const std::filesystem::path& folder);
 
 /// What the query is priced by, if it says FILE or finds the newest of its device: ours are
-/// kernels of no engine, so they are found for `ideal` alone. A device whose data sheet is not
-/// known gets the bandwidth and the rates that were measured.
+/// kernels of no engine, so they are found for `reference` and `ideal` alone. A device whose data
+/// sheet is not known gets the bandwidth and the rates that were measured.
 void choose_calibration(const Options& options, Query& query);
 
 /// The program kvfathom-calibrate, beside this one. MachineError saying how to build it.

@@ -208,6 +208,9 @@ int fit_all_engines(const Options& options, Console& console, std::int64_t users
   std::vector<FitAnswer> answers;
   std::vector<RefusedEngine> refused;
   for (const EngineInfo& engine : engines()) {
+    if (engine.name == "reference") {
+      continue;  // its answer is that of `ideal`
+    }
     try {
       const Query query = aimed(with_engine(base, options, engine), options, users_context);
       const auto cases = cases_beside_others(query, options);

@@ -106,8 +106,8 @@ void add_speed_options(CLI::App& command, Options& options) {
   machine.add("--calibration",
               options.calibration,
               "FILE",
-              "measured laws to price by, or none (default: for --engine ideal the newest of this "
-              "device by kvfathom calibrate)");
+              "measured laws to price by, or none (default: for --engine reference and ideal "
+              "the newest of this device by kvfathom calibrate)");
   machine.add("--energy", options.energy, "joules per token, from the GPUs' TDP");
 }
 
@@ -117,7 +117,7 @@ void add_engine_options(CLI::App& command, Options& options) {
   group.add("--engine",
             engine.engine,
             "E",
-            "llama.cpp (default for GGUF), vllm (default else), ideal .. or all");
+            "llama.cpp (default for GGUF), vllm (default else), ideal, reference .. or all");
   group.add("--engine-version", engine.engine_version, "V", "build (b9000), release or date");
   group.add("--context", engine.context, "N", "tokens per sequence");
   group.add(

@@ -11,6 +11,7 @@
 #include "cli/values.h"
 #include "model/cache/applicability.h"
 #include "model/engine/history.h"
+#include "model/engine/ideal.h"
 #include "model/error.h"
 #include "model/io/engine_history_json.h"
 #include "model/io/file.h"
@@ -247,8 +248,12 @@ bool keeps_all(DType dtype) {
   return dtype == DType::f16 || dtype == DType::bf16 || dtype == DType::f32;
 }
 
+bool is_formula(const EngineInfo& engine) {
+  return engine.prepare == prepare_ideal;
+}
+
 bool loads_checkpoints(const EngineInfo& engine) {
-  return engine.name != "ideal" && engine.name != "llama.cpp";
+  return !is_formula(engine) && engine.name != "llama.cpp";
 }
 
 bool runs_on(const EngineInfo& engine, const HardwareSpec& device) {
@@ -362,7 +367,7 @@ std::unique_ptr<MemoryPlan> plan_as_placed(const Query& query,
   of_case.scheme_parameters = cache_case.parameters;
   of_case.offload = cache_case.offload;
   const EngineInfo& engine = cache_case.by_formula ? engine_named("ideal") : *query.engine;
-  if (engine.name != "ideal") {
+  if (!is_formula(engine)) {
     cache::require_model_scheme(engine.name, of_case);
   }
   auto plan = with_all_beside(query, engine, of_case, engine.prepare(query.model.spec, of_case));

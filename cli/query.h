@@ -118,6 +118,8 @@ struct SchemeLabel {
 
 /// Whether a cache of this type loses nothing against one of 16 bits.
 [[nodiscard]] bool keeps_all(DType dtype);
+/// An engine that takes what the formula says: `ideal`, and `reference`, whose kernels are ours.
+[[nodiscard]] bool is_formula(const EngineInfo& engine);
 /// A serving engine: it loads Hugging Face checkpoints, no GGUF.
 [[nodiscard]] bool loads_checkpoints(const EngineInfo& engine);
 /// Whether the engine runs on the device, by the rules that it has here: TensorRT-LLM is NVIDIA's;

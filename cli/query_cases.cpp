@@ -173,7 +173,7 @@ SchemeLabel label_of(const Query& query, const CacheCase& cache_case, const Memo
           .v = cache_case.v,
           .exact = keeps_all(cache_case.k) && keeps_all(cache_case.v) && cache::is_exact(request),
           .engine_support = !cache_case.by_formula &&
-                            (query.engine->name == "ideal" || query.engine->name == "huggingface" ||
+                            (is_formula(*query.engine) || query.engine->name == "huggingface" ||
                              !plan.command(1, "m").empty()),
           .notes = cache::notes(query.model.spec, request, cache_case.offload)};
 }

@@ -42,7 +42,7 @@ LatencySettings latency_settings(const Query& query, const CacheCase& cache_case
                            .absorbed_prefill = is_llama_cpp(query)};
   if (is_llama_cpp(query) && query.machine.n_gpus > 1) {
     settings.pipeline_parallel = query.machine.n_gpus;  // layers are split
-  } else if (query.engine->name == "ideal" && query.machine.n_gpus > 1) {
+  } else if (is_formula(*query.engine) && query.machine.n_gpus > 1) {
     settings.pipeline_parallel =
         std::max<std::int64_t>(1, query.machine.n_gpus / s.tensor_parallel);
   }

@@ -22,6 +22,12 @@ constexpr std::array kEngines{
                .newest_version = "",
                .source = "the schemes' own papers; see `kvfathom list schemes`",
                .prepare = prepare_ideal},
+    EngineInfo{
+        .name = "reference",
+        .summary = "our own kernels: memory as ideal, speed as calibrated",
+        .newest_version = "",
+        .source = "kernels/; until this device is calibrated, assumed shares of its data sheet",
+        .prepare = prepare_ideal},
     EngineInfo{.name = "llama.cpp",
                .summary = "llama-server with all layers on one GPU, or on the CPU",
                .newest_version = "0.5.0",

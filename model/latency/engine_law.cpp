@@ -210,7 +210,9 @@ PricedClass EngineLaws::law(const OpClass& op_class, bool on_host) const {
   }
   priced.log_error = 0.0;  // the step's error is known, not its parts': gaps()
   priced.provenance = speed_->provenance;
-  priced.origin = "data sheet, at shares fitted to the engine";
+  priced.origin = speed_->provenance == Provenance::assumed
+                      ? "data sheet, at assumed shares"
+                      : "data sheet, at shares fitted to the engine";
   Law& law = priced.law;
   if (is_link(kind)) {
     priced.launch = Seconds(value("link call"));

@@ -119,7 +119,7 @@ constexpr Refusal kRefusals[] = {
      "glm-4.7-fp8, glm-4.5"},
     {"memory glm-4.7-flash --context 8 --engine vlmm",
      2,
-     "--engine: \"vlmm\" is not an engine that is known; use one of ideal, llama.cpp, "
+     "--engine: \"vlmm\" is not an engine that is known; use one of ideal, reference, llama.cpp, "
      "vllm, sglang, tensorrt-llm, huggingface"},
     {"memory glm-4.7-flash --context 8 --engine llama.cpp --engine-version b1",
      3,

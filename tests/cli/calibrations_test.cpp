@@ -1,14 +1,13 @@
 #include "cli/calibrations.h"
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
-#include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
-
+#include "calibrate/calibrations_directory.h"
 #include "model/error.h"
 #include "model/io/calibration_json.h"
-#include "tests/cli/run_cli.h"
+#include "tests/cli/run_json.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -92,6 +91,32 @@ TEST_F(Calibrations, PriceWhatTheyAreGivenFor) {
   fs::copy_file(slow, plain, fs::copy_options::overwrite_existing);
   EXPECT_NEAR(seconds(plain.string()), 7.505e9 * 2 / 1e11, 0.01 * 0.15);
   EXPECT_LT(seconds("none"), 0.02);
+}
+
+/// Our kernels are those of `reference`, which `ideal` is too; no other engine runs them.
+TEST_F(Calibrations, AreFoundForOurOwnKernels) {
+  const char* const known = std::getenv("XDG_DATA_HOME");
+  const std::string before = known == nullptr ? "" : known;
+  ::setenv("XDG_DATA_HOME", folder_.c_str(), 1);
+  fs::create_directories(calibrations_directory());
+  std::ofstream(calibrations_directory() / "own.json")
+      << calibration_document(of_device("NVIDIA H100 SXM5 80GB", "2026", 1e11));
+  const auto laws = [](const std::string& words) {
+    const auto document =
+        testing::json_of("speed llama-3.1-8b --gpu h100-sxm --context 1024 --engine " + words);
+    return document.at("schemes").at(0).at("laws").get<std::string>();
+  };
+  const std::string own = "measured kernels of reference 0.1.0";
+  EXPECT_NE(laws("reference").find(own), std::string::npos) << laws("reference");
+  EXPECT_NE(laws("ideal").find(own), std::string::npos);
+  EXPECT_EQ(laws("vllm").find(own), std::string::npos);
+  // Without one: others' kernels are not ours.
+  EXPECT_EQ(laws("reference --calibration none"), "Times: data sheet, at assumed shares.");
+  if (known == nullptr) {
+    ::unsetenv("XDG_DATA_HOME");
+  } else {
+    ::setenv("XDG_DATA_HOME", before.c_str(), 1);
+  }
 }
 
 TEST_F(Calibrations, AreListedByTheProgramToo) {

@@ -90,6 +90,18 @@ TEST(FitJson, EveryEngineAnswersOrSaysWhyNot) {
   EXPECT_EQ(alone.at("answers").at(0), document.at("answers").at(2));
 }
 
+TEST(FitJson, OurOwnKernelsTakeWhatTheFormulaSays) {
+  const std::string words = "fit glm-4.7-flash --gpu rtx-4090 --weights q4_k_m --engine ";
+  const Json own = json_of(words + "reference");
+  EXPECT_EQ(own.at("engine").at("name"), "reference");
+  const Json formula = json_of(words + "ideal");
+  ASSERT_EQ(own.at("answers").size(), formula.at("answers").size());
+  for (std::size_t i = 0; i < formula.at("answers").size(); ++i) {
+    EXPECT_EQ(own.at("answers").at(i).at("ledger"), formula.at("answers").at(i).at("ledger"));
+    EXPECT_EQ(own.at("answers").at(i).at("scheme").at("engine_support"), true);
+  }
+}
+
 TEST(FitJson, UsersAreCountedToTheLast) {
   const std::string machine = " --memory 2GiB --engine ideal --context 4096";
   const Json document = json_of("fit qwen2.5-0.5b --users" + machine);
