@@ -43,6 +43,7 @@ const Command kCommands[] = {
        add_draft_options(app, options);
        add_adapter_options(app, options);
        add_inverse_options(app, options);
+       add_law_options(app, options);
      },
      fit},
     {"memory",
@@ -63,6 +64,7 @@ const Command kCommands[] = {
      "kvfathom speed llama-3.1-8b --gpu h100-sxm --context 32768",
      [](CLI::App& app, Options& options) {
        add_query_options(app, options);
+       add_law_options(app, options);
        add_speed_options(app, options);
      },
      speed},

@@ -4,7 +4,9 @@
 #include <algorithm>
 
 #include "cli/auto_placement.h"
+#include "cli/calibrations.h"
 #include "cli/commands.h"
+#include "cli/fit_speed.h"
 #include "cli/format.h"
 #include "cli/headline.h"
 #include "cli/json_writer.h"
@@ -102,7 +104,26 @@ FitAnswer most_sequences(const Query& query,
   return answer;
 }
 
+Json answer_json(const Query& query, const Options& options, const FitAnswer& answer) {
+  Json json{
+      {"engine", {{"name", answer.engine_name}, {"version", text_or_null(answer.engine_version)}}},
+      {"scheme", scheme_json(answer.label)},
+      {"max_context_tokens", answer.max_context_tokens},
+      {"limited_by", answer.limited_by},
+      {"sequences", answer.sequences},
+      {"cache_bytes_per_token", answer.report.cache.bytes_per_token},
+      {"ledger", ledger_json(answer.report.ledger)},
+      {"device_totals", device_totals_json(answer.report.ledger, query.machine)},
+      {"placement", placement_json(answer.placement)},
+      {"command", text_or_null(answer.command)}};
+  if (options.with_speed) {
+    add_speed_json(json, answer);
+  }
+  return json;
+}
+
 Json json_of(const Query& query,
+             const Options& options,
              const std::vector<FitAnswer>& answers,
              const std::vector<RefusedEngine>& refused,
              const std::vector<LeftOut>& not_applicable) {
@@ -116,18 +137,7 @@ Json json_of(const Query& query,
       query.engine != nullptr ? engine_json(query) : Json{{"name", "all"}, {"version", nullptr}};
   json["answers"] = Json::array();
   for (const FitAnswer& answer : answers) {
-    json["answers"].push_back(
-        {{"engine",
-          {{"name", answer.engine_name}, {"version", text_or_null(answer.engine_version)}}},
-         {"scheme", scheme_json(answer.label)},
-         {"max_context_tokens", answer.max_context_tokens},
-         {"limited_by", answer.limited_by},
-         {"sequences", answer.sequences},
-         {"cache_bytes_per_token", answer.report.cache.bytes_per_token},
-         {"ledger", ledger_json(answer.report.ledger)},
-         {"device_totals", device_totals_json(answer.report.ledger, query.machine)},
-         {"placement", placement_json(answer.placement)},
-         {"command", text_or_null(answer.command)}});
+    json["answers"].push_back(answer_json(query, options, answer));
   }
   for (const RefusedEngine& one : refused) {
     json["refused"].push_back({{"engine", one.engine}, {"reason", one.reason}});
@@ -154,13 +164,17 @@ std::int64_t context_for_users(const Options& options) {
   return parse_count("--context", *options.engine.context, 1, kLongestContext);
 }
 
-/// `--auto` aims at the context that is asked about, else at the longest that it may plan for.
+/// `--auto` aims at the context that is asked about, else at the longest that it may plan for;
+/// `--with-speed` prices by what `speed` would.
 Query aimed(Query query, const Options& options, std::int64_t users_context) {
   if (query.auto_context_tokens) {
     const std::int64_t trained = query.model.spec.trained_context_tokens;
     query.auto_context_tokens = options.users ? users_context
                                 : trained > 0 ? std::min(trained, kFitContextTokens)
                                               : kFitContextTokens;
+  }
+  if (options.with_speed && !query.machine.devices.empty()) {
+    choose_calibration(options, query);
   }
   return query;
 }
@@ -174,6 +188,9 @@ std::vector<FitAnswer> answers_of(const Query& query,
     const Query placed = placed_for(query, cache_case);
     answers.push_back(options.users ? most_sequences(placed, cache_case, users_context)
                                     : longest(placed, cache_case, options.beyond_trained));
+    if (options.with_speed) {
+      add_speed(placed, answers.back());
+    }
   }
   return answers;
 }
@@ -192,6 +209,24 @@ int exit_code(const std::vector<FitAnswer>& answers) {
     return answer.max_context_tokens > 0;
   });
   return any ? 0 : 1;
+}
+
+/// The option that asks for a machine or for types in place of a context; null: none does.
+const char* other_search(const Options& options) {
+  return options.smallest_gpu ? "--smallest-gpu" : options.best_quant ? "--best-quant" : nullptr;
+}
+
+void require_speed_options(const Options& options) {
+  if (options.with_speed && other_search(options) != nullptr) {
+    throw InputError("--with-speed",
+                     std::string("given together with ") + other_search(options),
+                     "ask kvfathom speed about the answer");
+  }
+  if (!options.with_speed && (options.calibration || options.gpu.host_bandwidth)) {
+    throw InputError(options.calibration ? "--calibration" : "--host-bandwidth",
+                     "given without --with-speed",
+                     "give both, or neither");
+  }
 }
 
 void require_machine(const Query& query) {
@@ -227,7 +262,7 @@ int fit_all_engines(const Options& options, Console& console, std::int64_t users
     throw Unsupported("--engine", "no engine takes this: " + refused.back().reason, "");
   }
   if (console.json) {
-    print_json(console, json_of(base, answers, refused, {}));
+    print_json(console, json_of(base, options, answers, refused, {}));
   } else {
     print_engines(console, base, options, answers, refused);
   }
@@ -240,13 +275,24 @@ bool wants_every_engine(const Options& options) {
 
 }  // namespace
 
+std::int64_t asked_for(const Options& options, const FitAnswer& answer) {
+  return options.users ? answer.sequences : answer.max_context_tokens;
+}
+
+const char* title_of(const Options& options) {
+  if (options.users) {
+    return "sequences";
+  }
+  return options.with_speed ? "longest" : "longest context";  // speeds need the room
+}
+
 int fit(const Options& options, Console& console) {
-  if ((options.smallest_gpu || options.best_quant) && wants_every_engine(options)) {
+  if (other_search(options) != nullptr && wants_every_engine(options)) {
     throw InputError("--engine",
-                     std::string("all, given together with ") +
-                         (options.smallest_gpu ? "--smallest-gpu" : "--best-quant"),
+                     std::string("all, given together with ") + other_search(options),
                      "name one engine");
   }
+  require_speed_options(options);
   if (options.smallest_gpu) {
     return fit_smallest_gpu(options, console);
   }
@@ -266,7 +312,7 @@ int fit(const Options& options, Console& console) {
   require_machine(query);
   const auto answers = answers_of(query, options, fit_cases(query, options), users_context);
   if (console.json) {
-    print_json(console, json_of(query, answers, {}, left_out(query, options)));
+    print_json(console, json_of(query, options, answers, {}, left_out(query, options)));
   } else {
     print_fit(console, query, options, answers);
   }

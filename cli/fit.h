@@ -7,8 +7,18 @@
 
 #include "cli/console.h"
 #include "cli/query.h"
+#include "model/latency/estimate.h"
+#include "model/latency/step_time.h"
 
 namespace kvfathom::cli {
+
+/// At the context, and for the sequences, of an answer.
+struct FitSpeed {
+  Estimate tokens_per_s = {};  ///< decode, all sequences together
+  BoundBy bound = BoundBy::launch;
+  std::optional<Estimate> ttft_s = std::nullopt;  ///< of one prompt; none without a peak rate
+  std::string laws = {};                          ///< where the times come from, in a sentence
+};
 
 struct FitAnswer {
   std::string engine;  ///< name and version, as a headline says them
@@ -22,7 +32,13 @@ struct FitAnswer {
   MemoryReport report;                 ///< at the answer; at one token where nothing fits
   std::optional<Placement> placement;  ///< where layers are not simply all on one device
   std::string command;
+  std::optional<FitSpeed> speed;  ///< where it was asked for and has laws
+  std::string no_speed;           ///< why it has none
 };
+
+/// Tokens, or with --users sequences: what an answer is an answer to, and how a table calls it.
+[[nodiscard]] std::int64_t asked_for(const Options& options, const FitAnswer& answer);
+[[nodiscard]] const char* title_of(const Options& options);
 
 /// An engine of `--engine all` that has no answer, and why.
 struct RefusedEngine {

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "cli/fit.h"
+#include "cli/fit_speed.h"
 #include "cli/format.h"
 #include "cli/headline.h"
 #include "cli/table.h"
@@ -10,9 +11,11 @@
 namespace kvfathom::cli {
 namespace {
 
-std::int64_t asked_for(const Options& options, const FitAnswer& answer) {
-  return options.users ? answer.sequences : answer.max_context_tokens;
-}
+// What a narrow terminal does without, the last first.
+constexpr int kLimitedBy = 1;
+constexpr int kScheme = 2;  // where it is the same in every row
+constexpr int kBytesPerToken = 3;
+static_assert(kBytesPerToken < kTtftInterval);
 
 void print_answers(Console& console,
                    const Options& options,
@@ -21,13 +24,19 @@ void print_answers(Console& console,
   for (const FitAnswer& answer : answers) {
     most = std::max(most, asked_for(options, answer));
   }
+  const bool one_scheme = std::ranges::all_of(answers, [&](const FitAnswer& answer) {
+    return answer.label.text == answers.front().label.text;
+  });
   Table table{.columns = {{"engine"},
-                          {"scheme"},
+                          {"scheme", Align::left, false, one_scheme ? kScheme : 0},
                           {"cache"},
-                          {"B/token", Align::right},
-                          {options.users ? "sequences" : "longest context", Align::right},
-                          {"limited by"}},
+                          {"B/token", Align::right, false, kBytesPerToken},
+                          {title_of(options), Align::right},
+                          {"limited by", Align::left, false, kLimitedBy}},
               .rows = {}};
+  if (options.with_speed) {
+    add_speed_columns(table);
+  }
   for (const FitAnswer& answer : answers) {
     const std::int64_t n = asked_for(options, answer);
     const Style style = n == 0 ? Style::bad : n == most ? Style::good : Style::plain;
@@ -37,6 +46,9 @@ void print_answers(Console& console,
                           {thousands(answer.report.cache.bytes_per_token), style},
                           {thousands(n), style},
                           {answer.limited_by, style}});
+    if (options.with_speed) {
+      add_speed_cells(table.rows.back(), answer, style);
+    }
   }
   print(console, table);
 }
@@ -149,6 +161,7 @@ void print_engines(Console& console,
   for (const RefusedEngine& one : refused) {
     console.paragraph("- " + one.engine + " refused: " + printable(one.reason), 2);
   }
+  print_speed_notes(console, answers, RowsAre::engines);
 }
 
 }  // namespace kvfathom::cli

@@ -1,18 +1,16 @@
 #include <algorithm>
 
 #include "cli/fit.h"
+#include "cli/fit_speed.h"
 #include "cli/format.h"
 #include "cli/headline.h"
 #include "cli/ledger_table.h"
 #include "cli/remedies.h"
+#include "cli/sentences.h"
 #include "cli/table.h"
 
 namespace kvfathom::cli {
 namespace {
-
-std::int64_t asked_for(const Options& options, const FitAnswer& answer) {
-  return options.users ? answer.sequences : answer.max_context_tokens;
-}
 
 /// The longest; of equals the first, which has the wider cache types. What the engine cannot run
 /// is best only if nothing else is.
@@ -31,6 +29,12 @@ Style style_of(const FitAnswer& answer) {
   return answer.label.engine_support ? Style::plain : Style::dim;
 }
 
+// What a narrow terminal does without, the last first.
+constexpr int kLimitedBy = 1;
+constexpr int kBytesPerToken = 2;
+constexpr int kBar = kTtftInterval + 1;
+static_assert(kBytesPerToken < kTtftInterval);
+
 void print_answers(Console& console,
                    const Options& options,
                    const std::vector<FitAnswer>& answers,
@@ -42,16 +46,23 @@ void print_answers(Console& console,
     longest_label = std::max(longest_label, display_width(answer.label.text) + (marked ? 2 : 0));
   }
   constexpr int kFewestCells = 4;  // fewer tell nothing
+  constexpr int kMostCells = 30;
+  constexpr int kCellsBesideSpeeds = 10;
   const int room = console.terminal.width - kOtherColumns - longest_label;
-  const int bar_cells = room < kFewestCells ? 0 : std::min(room, 30);
+  const int bar_cells = options.with_speed    ? kCellsBesideSpeeds
+                        : room < kFewestCells ? 0
+                                              : std::min(room, kMostCells);
   const auto most = static_cast<double>(std::max<std::int64_t>(1, asked_for(options, best)));
   Table table{.columns = {{"scheme"},
                           {"cache"},
-                          {"B/token", Align::right},
-                          {options.users ? "sequences" : "longest context", Align::right},
-                          {""},
-                          {"limited by"}},
+                          {"B/token", Align::right, false, kBytesPerToken},
+                          {title_of(options), Align::right},
+                          {"", Align::left, false, kBar},
+                          {"limited by", Align::left, false, kLimitedBy}},
               .rows = {}};
+  if (options.with_speed) {
+    add_speed_columns(table);
+  }
   for (const FitAnswer& answer : answers) {
     const Style style =
         &answer == &best && answer.max_context_tokens > 0 ? Style::good : style_of(answer);
@@ -63,6 +74,9 @@ void print_answers(Console& console,
          {thousands(n), style},
          {bar(static_cast<double>(n) / most, bar_cells, console.terminal.utf8), style},
          {answer.limited_by, style}});
+    if (options.with_speed) {
+      add_speed_cells(table.rows.back(), answer, style);
+    }
   }
   print(console, table);
 }
@@ -74,30 +88,6 @@ std::string times(std::int64_t part, std::int64_t whole) {
   const std::string digits = std::to_string(100 + hundredths % 100).substr(1);
   return thousands(hundredths / 100) + "." + (hundredths < 100 ? digits : digits.substr(0, 1));
 }
-
-/// Schemes that share a sentence, in order of first appearance.
-class Sentences {
- public:
-  void add(const std::string& scheme, const std::string& sentence) {
-    const auto known = std::find_if(
-        rows_.begin(), rows_.end(), [&](const auto& row) { return row.second == sentence; });
-    if (known == rows_.end()) {
-      rows_.emplace_back(scheme, sentence);
-    } else {
-      known->first.append(", ").append(scheme);
-    }
-  }
-  void print(Console& console, const char* between) const {
-    for (const auto& [schemes, sentence] : rows_) {
-      std::string text = schemes;
-      console.paragraph(text.append(between).append(sentence), 2);
-    }
-  }
-  [[nodiscard]] bool empty() const { return rows_.empty(); }
-
- private:
-  std::vector<std::pair<std::string, std::string>> rows_;
-};
 
 void print_notes(Console& console,
                  const Query& query,
@@ -113,11 +103,15 @@ void print_notes(Console& console,
   for (const LeftOut& scheme : left_out(query, options)) {
     reasons.add(scheme.scheme, scheme.reason);
   }
-  if (!notes.empty()) {
+  if (!notes.rows().empty()) {
     console.line();
   }
-  notes.print(console, ": ");
-  reasons.print(console, " not here: ");
+  for (const auto& [schemes, note] : notes.rows()) {
+    console.paragraph(std::string(schemes).append(": ").append(note), 2);
+  }
+  for (const auto& [schemes, reason] : reasons.rows()) {
+    console.paragraph(std::string(schemes).append(" not here: ").append(reason), 2);
+  }
 }
 
 void print_reasons(Console& console,
@@ -183,6 +177,7 @@ void print_fit(Console& console,
   }
   console.line();
   print_reasons(console, query, options, answers);
+  print_speed_notes(console, answers, RowsAre::schemes);
   console.line();
   if (best.max_context_tokens == 0) {
     print_failure(console, query, options, best);
@@ -192,8 +187,7 @@ void print_fit(Console& console,
   }
   console.paragraph(console.styled("Longest", Style::bold) + ": " + best.label.text + ", " +
                     type_pair(best.label.k, best.label.v) + " cache, " +
-                    thousands(best.max_context_tokens) + " tokens x " + thousands(best.sequences) +
-                    (best.sequences == 1 ? " sequence" : " sequences"));
+                    extent(best.max_context_tokens, best.sequences));
   if (best.placement) {
     console.paragraph(placement_line(*best.placement), 2);
   }

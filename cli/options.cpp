@@ -86,6 +86,22 @@ void add_inverse_options(CLI::App& command, Options& options) {
   group.add("--best-quant",
             options.best_quant,
             "the finest types of weights and cache that hold --context tokens");
+  group.add("--with-speed",
+            options.with_speed,
+            "predicted tokens/s and TTFT beside each answer (kvfathom speed tells more)");
+}
+
+void add_law_options(CLI::App& command, Options& options) {
+  const Group group{command, "Machine"};
+  group.add("--host-bandwidth",
+            options.gpu.host_bandwidth,
+            "RATE",
+            "memory bandwidth of the host, for experts that stay there (80GB/s)");
+  group.add("--calibration",
+            options.calibration,
+            "FILE",
+            "measured laws to price by, or none (default: for --engine reference and ideal the "
+            "newest of this device by kvfathom calibrate)");
 }
 
 void add_speed_options(CLI::App& command, Options& options) {
@@ -99,15 +115,6 @@ void add_speed_options(CLI::App& command, Options& options) {
              "A",
              "share of drafted tokens that are accepted, 0 to 1 (measure it: it differs by task)");
   const Group machine{command, "Machine"};
-  machine.add("--host-bandwidth",
-              options.gpu.host_bandwidth,
-              "RATE",
-              "memory bandwidth of the host, for experts that stay there (80GB/s)");
-  machine.add("--calibration",
-              options.calibration,
-              "FILE",
-              "measured laws to price by, or none (default: for --engine reference and ideal "
-              "the newest of this device by kvfathom calibrate)");
   machine.add("--energy", options.energy, "joules per token, from the GPUs' TDP");
 }
 

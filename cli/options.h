@@ -108,6 +108,7 @@ struct Options {
   Text max_gpus;
   Text vendor;
   bool best_quant = false;
+  bool with_speed = false;
   bool energy = false;
   Text calibration;
   Text draft_tokens;
@@ -124,6 +125,7 @@ void add_gpu_options(CLI::App& command, Options& options);
 void add_crossover_options(CLI::App& command, Options& options);
 void add_engine_options(CLI::App& command, Options& options);
 void add_inverse_options(CLI::App& command, Options& options);
+void add_law_options(CLI::App& command, Options& options);
 void add_speed_options(CLI::App& command, Options& options);
 void add_draft_options(CLI::App& command, Options& options);
 void add_adapter_options(CLI::App& command, Options& options);

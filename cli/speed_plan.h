@@ -26,6 +26,8 @@ class SpeedPlan {
             const CacheCase& cache_case,
             const std::optional<Speculation>& speculation = std::nullopt);
 
+  /// Whether the device's peak rate is known, without which a prompt has no time.
+  [[nodiscard]] bool prices_prompts() const { return prompt_ != nullptr; }
   /// A prompt of one sequence until its first new token.
   [[nodiscard]] StepTime prompt(std::int64_t context_tokens, bool details);
   /// What the last call with details priced, of either phase.
