@@ -8,6 +8,7 @@
 #include "cli/auto_placement.h"
 #include "cli/data_dir.h"
 #include "cli/format.h"
+#include "cli/speed_laws.h"
 #include "cli/values.h"
 #include "model/cache/applicability.h"
 #include "model/engine/history.h"
@@ -278,6 +279,7 @@ bool has_experts(const ModelSpec& model) {
 
 Query read_model_and_machine(const Options& options) {
   Query query;
+  query.speeds = std::make_shared<SpeedData>();
   query.settings = settings_of(options.engine);
   query.machine = read_machine(with_a_device_per_rank(options.gpu, query.settings));
   query.model = read_model(options.model, options.weights);

@@ -51,6 +51,8 @@ struct AdapterQuery {
   std::int64_t slots = 1;
 };
 
+class SpeedData;
+
 struct Query {
   ModelArgument model;
   Machine machine;
@@ -60,6 +62,8 @@ struct Query {
   std::string default_refused;
   /// Of this device by our own kernels: what latency is priced by, before all else.
   std::optional<Calibration> calibration;
+  /// Files of speeds, read once for all plans of the query.
+  std::shared_ptr<SpeedData> speeds;
   EngineSettings settings;  ///< of every case; scheme and cache types are the case's
   /// `--auto`: every case's layers are placed so that this context fits.
   std::optional<std::int64_t> auto_context_tokens;

@@ -214,7 +214,7 @@ std::unique_ptr<LawSource> laws_of(const Query& query, Phase phase) {
   const EngineRun run{.phase = phase,
                       .backend = "",
                       .flash_attention = query.settings.flash_attention != FlashAttention::off};
-  return SpeedData().laws(*query.engine, query.machine.devices.front(), query.machine.host, run);
+  return query.speeds->laws(*query.engine, query.machine.devices.front(), query.machine.host, run);
 }
 
 }  // namespace kvfathom::cli
