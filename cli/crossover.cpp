@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/crossover_arms.h"
+#include "cli/crossover_measure.h"
 #include "cli/format.h"
 #include "cli/json_writer.h"
 #include "cli/values.h"
@@ -56,6 +57,8 @@ TierLink tier_link(const TierRow& row, const LawSource& laws, const CrossoverOpt
   return tier;
 }
 
+}  // namespace
+
 std::vector<TierLink> tiers_of(const Query& query,
                                const LawSource& laws,
                                const CrossoverOptions& options) {
@@ -85,6 +88,8 @@ std::vector<TierLink> tiers_of(const Query& query,
   }
   return tiers;
 }
+
+namespace {
 
 std::string arm_name(bool fetch) {
   return fetch ? "fetching" : "recomputing";
@@ -318,6 +323,16 @@ Json json_of(const Query& query, const CrossoverAnswer& answer) {
 }  // namespace
 
 int crossover(const Options& options, Console& console) {
+  if (options.crossover.measure) {
+    return crossover_measure(options, console);
+  }
+  if (options.crossover.lengths || options.crossover.seconds || options.calibration) {
+    throw InputError(options.calibration         ? "--calibration"
+                     : options.crossover.lengths ? "--lengths"
+                                                 : "--seconds",
+                     "given without --measure",
+                     "add it, or leave this out");
+  }
   const Query query = read_query(options);
   if (query.machine.devices.empty()) {
     throw InputError("--gpu", "missing", "give --gpu NAME, or --memory and --memory-bandwidth");

@@ -63,6 +63,24 @@ void add_crossover_options(CLI::App& command, Options& options) {
   add("--running", crossover.running, "N", "sequences that decode meanwhile");
   add("--svg", crossover.svg, "FILE", "writes the map of length and bandwidth as a picture");
   command.add_flag("--map", crossover.map, "who wins, by length and bandwidth")->group("Tier");
+  command
+      .add_flag("--measure",
+                crossover.measure,
+                "runs both on this machine's CPU, beside what its calibration predicts")
+      ->group("Measure");
+  command.add_option("--lengths", crossover.lengths, "tokens to measure at, N,N,..")
+      ->type_name("LIST")
+      ->group("Measure");
+  command
+      .add_option("--seconds", crossover.seconds, "for each figure at most, besides warming up (3)")
+      ->type_name("S")
+      ->group("Measure");
+  command
+      .add_option("--calibration",
+                  options.calibration,
+                  "of this CPU (default: its newest by kvfathom calibrate)")
+      ->type_name("FILE")
+      ->group("Measure");
 }
 
 void add_inverse_options(CLI::App& command, Options& options) {
