@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <map>
 #include <utility>
 
@@ -19,7 +20,7 @@ using calibrate::ArmsRequest;
 using calibrate::ArmTime;
 
 /// Of one layer's prompt: a dozen of them are timed.
-constexpr double kMostLayer_s = 2.0;
+constexpr double kMostLayerSeconds = 2.0;
 
 void refuse_beside(bool given, const char* option, const char* why) {
   if (given) {
@@ -159,7 +160,7 @@ void choose_lengths(std::vector<std::int64_t> wanted,
     if (n < 1 || n > limit) {
       continue;
     }
-    const bool is_long = arms.recompute(n, {}).value / layers > kMostLayer_s;
+    const bool is_long = arms.recompute(n, {}).value / layers > kMostLayerSeconds;
     (is_long ? answer.too_long_tokens : lengths).push_back(n);
   }
   if (lengths.empty()) {
@@ -274,14 +275,15 @@ int crossover_measure(const Options& options, Console& console) {
                  answer,
                  request.lengths_tokens);
   if (options.crossover.seconds) {
-    constexpr double kMost_s = 600.0;
-    request.most_s = parse_share("--seconds", *options.crossover.seconds, kMost_s);
+    constexpr double kMostSeconds = 600.0;
+    request.most_s = parse_share("--seconds", *options.crossover.seconds, kMostSeconds);
   }
   if (answer.held) {
     request.link = {.bandwidth_bytes_per_s = answer.tier.link.bandwidth.value(),
                     .call_s = answer.tier.link.call.value(),
                     .piece_bytes = std::llround(answer.tier.link.piece.value())};
   }
+  static_cast<void>(::getloadavg(&answer.load_average, 1));  // unknown: 0
   measure(request, arms, answer);
   for (MeasuredCrossover& crossover : answer.crossovers) {
     find_measured(answer.points, crossover);

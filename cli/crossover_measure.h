@@ -49,6 +49,7 @@ struct MeasuredAnswer {
   TierLink tier;
   bool held = false;  ///< copies are held to the link's rate; else as fast as memory
   std::int64_t n_threads = 0;
+  double load_average = 0.0;               ///< of the last minute before: what else the machine did
   std::vector<MeasuredPoint> points = {};  ///< by length
   std::vector<MeasuredCrossover> crossovers = {};
   std::vector<std::int64_t> too_long_tokens = {};  ///< left out: one layer would take too long

@@ -7,6 +7,7 @@
 #include "cli/format.h"
 #include "cli/headline.h"
 #include "cli/table.h"
+#include "model/text/size.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -21,14 +22,19 @@ std::string off_text(double predicted, double measured) {
   return (percent > 0 ? "+" : "") + std::to_string(percent) + " %";
 }
 
+std::string rate_text(double bytes_per_s) {
+  return bytes_per_s < 1e9 ? rounded(bytes_per_s / 1e6) + " MB/s"
+                           : rounded(bytes_per_s / 1e9) + " GB/s";
+}
+
 std::string link_text(const MeasuredAnswer& answer) {
-  const std::string rate = rounded(answer.tier.link.bandwidth.value() / 1e9) + " GB/s";
+  const std::string rate = rate_text(answer.tier.link.bandwidth.value());
   if (!answer.held) {
     return "Fetched by plain copies in memory, which were calibrated at " + rate + ".";
   }
   return "Fetched by copies in memory held to " + rate + ", " +
          duration(answer.tier.link.call.value()) + " before each piece of " +
-         gib(std::llround(answer.tier.link.piece.value())) + ".";
+         human_size(std::llround(answer.tier.link.piece.value())) + ".";
 }
 
 std::string layers_text(const Query& query, const MeasuredAnswer& answer) {
@@ -37,8 +43,10 @@ std::string layers_text(const Query& query, const MeasuredAnswer& answer) {
   std::string ran = std::to_string(fewest->n_layers);
   ran += most->n_layers > fewest->n_layers ? " to " + std::to_string(most->n_layers) : "";
   return "Recomputing ran " + ran + " of " + std::to_string(query.model.spec.layers.size()) +
-         " equal layers with random weights in bf16 on " + std::to_string(answer.n_threads) +
-         " threads, and the output head; times are scaled to all layers.";
+         " equal layers with random weights in bf16, and the output head; times are scaled to all "
+         "layers. Threads: " +
+         std::to_string(answer.n_threads) +
+         "; the machine's load before: " + rounded(answer.load_average) + ".";
 }
 
 std::string calibration_text(const Query& query) {
@@ -72,17 +80,23 @@ std::string sentence_of(const MeasuredCrossover& crossover) {
          ".";
 }
 
-/// Who was the quicker at every length, where nothing changes.
-std::string winner_text(const MeasuredAnswer& answer) {
-  const auto wins = [](const MeasuredPoint& point) {
-    return point.fetch.measured.value <= point.recompute.measured.value;
-  };
-  const auto n = std::ranges::count_if(answer.points, wins);
-  const bool all = n == std::ssize(answer.points);
-  return std::string("Of K and V no change of the winner is predicted; as measured, ") +
-         (all      ? "fetching wins at every length."
-          : n == 0 ? "recomputing wins at every length."
-                   : "it changes.");
+/// "fetching wins at every length", by one of the two times of each arm.
+template <class TimeOfArm>
+std::string winner_text(const MeasuredAnswer& answer, const TimeOfArm& time_s) {
+  const auto n = std::ranges::count_if(answer.points, [&](const MeasuredPoint& point) {
+    return time_s(point.fetch) <= time_s(point.recompute);
+  });
+  return n == std::ssize(answer.points) ? "fetching K and V wins at every length"
+         : n == 0                       ? "recomputing wins over K and V at every length"
+                                        : "the winner changes";
+}
+
+/// Where no change is predicted.
+std::string unchanged_text(const MeasuredAnswer& answer) {
+  return "By prediction " +
+         winner_text(answer, [](const MeasuredArm& arm) { return arm.predicted.value; }) +
+         "; as measured " +
+         winner_text(answer, [](const MeasuredArm& arm) { return arm.measured.value; }) + ".";
 }
 
 void add_arm(std::vector<Cell>& row, const MeasuredArm& arm) {
@@ -113,7 +127,7 @@ void print_measured(Console& console, const Query& query, const MeasuredAnswer& 
   const bool changes = std::ranges::any_of(
       answer.crossovers, [](const MeasuredCrossover& at) { return at.id == "native"; });
   if (!changes) {
-    console.paragraph(winner_text(answer));
+    console.paragraph(unchanged_text(answer));
   }
   for (const MeasuredCrossover& crossover : answer.crossovers) {
     console.paragraph(sentence_of(crossover));
@@ -159,6 +173,7 @@ Json measured_json(const Query& query, const MeasuredAnswer& answer) {
   json["model"] = model_json(query.model.spec);
   json["cpu"] = query.machine.name;
   json["n_threads"] = answer.n_threads;
+  json["load_average"] = answer.load_average;
   json["calibration"] = {{"device", query.calibration->device_name},
                          {"utc", query.calibration->session->utc},
                          {"flags", query.calibration->session->flags}};

@@ -24,7 +24,8 @@ using Clock = std::chrono::steady_clock;
 constexpr double kOutgrown = 128e6;
 /// Of what moves in one sample; more is scaled, piece by piece.
 constexpr double kMostMoved = 256e6;
-constexpr double kLongSample_s = 0.5;
+constexpr double kLongSampleSeconds = 0.25;  ///< of layers
+constexpr double kHeldSampleSeconds = 0.1;   ///< of a link that is held to a rate
 
 TimerOptions timer(const ArmsRequest& request) {
   TimerOptions options;
@@ -62,12 +63,13 @@ class Transfer {
  public:
   Transfer(const PlayedLink& link, double bytes, int n_threads)
       : link_(link), n_threads_(n_threads) {
-    const auto piece = static_cast<double>(link.piece_bytes);
-    const double n_all = std::ceil(bytes / piece);
-    double most = kMostMoved / piece;
-    if (link.bandwidth_bytes_per_s > 0.0) {
-      most = std::min(most, kLongSample_s / (link.call_s + piece / link.bandwidth_bytes_per_s));
+    if (is_held() && static_cast<double>(link.piece_bytes) < bytes) {
+      shorten_pieces();
     }
+    const auto piece = static_cast<double>(link_.piece_bytes);
+    const double n_all = std::ceil(bytes / piece);
+    const double most =
+        std::min(kMostMoved / piece, is_held() ? kHeldSampleSeconds / piece_s() : kMostMoved);
     const double n_run = std::max(1.0, std::floor(most));
     const double run_bytes = n_run < n_all ? n_run * piece : bytes;
     factor_ = bytes / run_bytes;
@@ -76,26 +78,37 @@ class Transfer {
       pieces_.push_back(
           {offset, offset, static_cast<std::int64_t>(std::min(piece, run_bytes - at))});
     }
-    n_sets_ = sets_of(2.0 * run_bytes, 64);
+    n_sets_ = is_held() ? 1 : sets_of(2.0 * run_bytes, 64);
     bytes_per_set_ = static_cast<std::size_t>(run_bytes);
     source_.assign(n_sets_ * bytes_per_set_, std::byte{1});
     destination_.assign(n_sets_ * bytes_per_set_, std::byte{0});
   }
 
-  [[nodiscard]] ArmTime measured(const char* arm,
-                                 std::int64_t n_tokens,
-                                 const TimerOptions& options) {
+  [[nodiscard]] ArmTime measured(const char* arm, std::int64_t n_tokens, TimerOptions options) {
+    options.min_samples = is_held() ? 3 : options.min_samples;  // the clock says how long it takes
     const Timing timing = time_on_host([&](int set) { run(set); }, n_sets_, options);
     return scaled(arm, n_tokens, timing, factor_);
   }
 
  private:
+  [[nodiscard]] bool is_held() const { return link_.bandwidth_bytes_per_s > 0.0; }
+  [[nodiscard]] double piece_s() const {
+    return link_.call_s + static_cast<double>(link_.piece_bytes) / link_.bandwidth_bytes_per_s;
+  }
+  /// Where one of many pieces lasts longer than a sample should: a part of it, and as large a part
+  /// of its call.
+  void shorten_pieces() {
+    const double share = std::min(1.0, kHeldSampleSeconds / piece_s());
+    link_.piece_bytes = std::llround(share * static_cast<double>(link_.piece_bytes));
+    link_.call_s *= share;
+  }
+
   void run(int set) {
     kernels::HostTransferParams all{.source = source_.data() + set * bytes_per_set_,
                                     .destination = destination_.data() + set * bytes_per_set_,
                                     .pieces = pieces_.data(),
                                     .n_pieces = static_cast<int>(pieces_.size())};
-    if (link_.bandwidth_bytes_per_s <= 0.0) {
+    if (!is_held()) {
       kernels::host_transfer_cpu(all, n_threads_);
       return;
     }
@@ -136,7 +149,7 @@ class Recompute {
     const auto started = Clock::now();
     layers(n_tokens, 0, 1);
     const double one_s = std::chrono::duration<double>(Clock::now() - started).count();
-    const int n_run = std::clamp(static_cast<int>(kLongSample_s / 2.0 / one_s), 1, n_held_);
+    const int n_run = std::clamp(static_cast<int>(kLongSampleSeconds / one_s), 1, n_held_);
     const Timing timing = time_on_host(
         [&](int set) { layers(n_tokens, set * n_run, n_run); }, n_held_ / n_run, timer(request_));
     ArmTime time = scaled(
