@@ -74,6 +74,7 @@ const Command kCommands[] = {
      [](CLI::App& app, Options& options) {
        add_query_options(app, options);
        add_crossover_options(app, options);
+       add_law_options(app, options);
      },
      crossover},
     {"calibrate",

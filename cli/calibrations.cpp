@@ -1,10 +1,13 @@
 #include "cli/calibrations.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <system_error>
 #include <utility>
 
+#include <fcntl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "calibrate/calibrations_directory.h"
@@ -36,6 +39,36 @@ std::optional<Calibration> chosen(const Options& options, const Query& query) {
     }
   }
   return std::nullopt;
+}
+
+/// The program and its arguments.
+std::vector<std::string> command_line(const std::vector<std::string>& arguments) {
+  std::error_code ignored;  // no /proc: as if nothing were beside
+  std::vector<std::string> words = arguments;
+  words.insert(words.begin(),
+               calibrate_program(fs::read_symlink("/proc/self/exe", ignored)).string());
+  return words;
+}
+
+[[noreturn]] void become(std::vector<std::string> words) {
+  std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
+  for (std::string& word : words) {
+    argv.push_back(word.data());
+  }
+  argv.push_back(nullptr);
+  ::execv(argv.front(), argv.data());
+  throw MachineError(words.front(), std::generic_category().message(errno), "");
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    lines.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return lines;
 }
 
 }  // namespace
@@ -86,19 +119,37 @@ fs::path calibrate_program(const fs::path& executable) {
 }
 
 int calibrate(const std::vector<std::string>& arguments) {
-  std::error_code ignored;  // no /proc: as if nothing were beside
-  const std::string program =
-      calibrate_program(fs::read_symlink("/proc/self/exe", ignored)).string();
-  std::vector<std::string> words = arguments;
-  words.insert(words.begin(), program);
-  std::vector<char*> argv;
-  argv.reserve(words.size() + 1);
-  for (std::string& word : words) {
-    argv.push_back(word.data());
+  become(command_line(arguments));
+}
+
+std::vector<std::string> calibrate_output(const std::vector<std::string>& arguments) {
+  const std::vector<std::string> words = command_line(arguments);
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+    throw MachineError(kProgram, std::generic_category().message(errno), "");
   }
-  argv.push_back(nullptr);
-  ::execv(program.c_str(), argv.data());
-  throw MachineError(program, std::generic_category().message(errno), "");
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(ends[1], STDOUT_FILENO);
+    try {
+      become(words);
+    } catch (const Error&) {
+      ::_exit(MachineError("", "", "").exit_code());
+    }
+  }
+  ::close(ends[1]);
+  std::string text;
+  std::array<char, 4096> part{};
+  ssize_t n = 0;
+  while (child > 0 && (n = ::read(ends[0], part.data(), part.size())) > 0) {
+    text.append(part.data(), static_cast<std::size_t>(n));
+  }
+  ::close(ends[0]);
+  int status = 0;
+  if (child < 0 || ::waitpid(child, &status, 0) != child || status != 0) {
+    throw MachineError(words.front(), "failed", "");
+  }
+  return lines_of(text);
 }
 
 }  // namespace kvfathom::cli

@@ -32,4 +32,7 @@ void choose_calibration(const Options& options, Query& query);
 /// Becomes that program.
 [[nodiscard]] int calibrate(const std::vector<std::string>& arguments);
 
+/// The lines that it prints. MachineError where it fails, for a reason that it says itself.
+[[nodiscard]] std::vector<std::string> calibrate_output(const std::vector<std::string>& arguments);
+
 }  // namespace kvfathom::cli

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cli/calibrations.h"
 #include "cli/commands.h"
 #include "cli/crossover_arms.h"
+#include "cli/crossover_measure.h"
 #include "cli/format.h"
 #include "cli/json_writer.h"
 #include "cli/values.h"
@@ -56,6 +58,8 @@ TierLink tier_link(const TierRow& row, const LawSource& laws, const CrossoverOpt
   return tier;
 }
 
+}  // namespace
+
 std::vector<TierLink> tiers_of(const Query& query,
                                const LawSource& laws,
                                const CrossoverOptions& options) {
@@ -85,6 +89,8 @@ std::vector<TierLink> tiers_of(const Query& query,
   }
   return tiers;
 }
+
+namespace {
 
 std::string arm_name(bool fetch) {
   return fetch ? "fetching" : "recomputing";
@@ -319,10 +325,19 @@ Json json_of(const Query& query, const CrossoverAnswer& answer) {
 }  // namespace
 
 int crossover(const Options& options, Console& console) {
-  const Query query = read_query(options);
+  if (options.crossover.measure) {
+    return crossover_measure(options, console);
+  }
+  if (options.crossover.lengths || options.crossover.seconds) {
+    throw InputError(options.crossover.lengths ? "--lengths" : "--seconds",
+                     "given without --measure",
+                     "add it, or leave this out");
+  }
+  Query query = read_query(options);
   if (query.machine.devices.empty()) {
     throw InputError("--gpu", "missing", "give --gpu NAME, or --memory and --memory-bandwidth");
   }
+  choose_calibration(options, query);
   if (!peak_rate(query.machine.devices.front(), DType::bf16)) {
     throw InputError("--gpu",
                      "no peak rate is known of " + query.machine.name,

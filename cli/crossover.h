@@ -7,9 +7,11 @@
 #include <vector>
 
 #include "cli/console.h"
+#include "cli/options.h"
 #include "cli/query.h"
 #include "model/crossover/crossover.h"
 #include "model/latency/estimate.h"
+#include "model/latency/step_time.h"
 
 namespace kvfathom::cli {
 
@@ -73,6 +75,12 @@ struct CrossoverAnswer {
   double load = 0.0;
   std::string laws;
 };
+
+/// The tiers asked for, each with the way to it; every one that the machine has where none is
+/// named.
+[[nodiscard]] std::vector<TierLink> tiers_of(const Query& query,
+                                             const LawSource& laws,
+                                             const CrossoverOptions& options);
 
 void print_crossover(Console& console, const Query& query, const CrossoverAnswer& answer);
 

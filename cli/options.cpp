@@ -72,6 +72,13 @@ void add_crossover_options(CLI::App& command, Options& options) {
   group.add("--running", crossover.running, "N", "sequences that decode meanwhile");
   group.add("--svg", crossover.svg, "FILE", "writes the map of length and bandwidth as a picture");
   group.add("--map", crossover.map, "who wins, by length and bandwidth");
+  const Group measure{command, "Measure"};
+  measure.add("--measure",
+              crossover.measure,
+              "runs both on this machine's CPU, beside what its calibration predicts");
+  measure.add("--lengths", crossover.lengths, "LIST", "tokens to measure at, N,N,..");
+  measure.add(
+      "--seconds", crossover.seconds, "S", "for each figure at most, besides warming up (3)");
 }
 
 void add_inverse_options(CLI::App& command, Options& options) {

@@ -74,6 +74,9 @@ struct CrossoverOptions {
   Text running;
   Text svg;
   bool map = false;
+  bool measure = false;
+  Text lengths;
+  Text seconds;
 };
 
 /// A second model that drafts for the first.

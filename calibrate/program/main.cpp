@@ -6,6 +6,9 @@
 #include <string>
 #include <vector>
 
+#include <unistd.h>
+
+#include "calibrate/program/arms.h"
 #include "calibrate/program/check.h"
 #include "calibrate/program/report.h"
 #include "calibrate/program/session.h"
@@ -32,7 +35,8 @@ constexpr const char* kHelp =
     "  --compare OLD   also show what changed against that file\n"
     "  --check FILE    measure nothing new: what FILE predicts of small models' tokens on the "
     "CPU,\n"
-    "                  beside what they take\n";
+    "                  beside what they take\n"
+    "  --arms WORD...  what `kvfathom crossover --measure` asks: a prefix fetched and recomputed\n";
 
 struct Options {
   SessionSettings session;
@@ -104,7 +108,32 @@ Options parse(const std::vector<std::string>& arguments) {
   return options;
 }
 
+/// One line for each arm and length, as they are measured.
+int run_arms(const std::vector<std::string>& words) {
+  const ArmsRequest request = arms_request(words);
+  if (request.lengths_tokens.empty()) {
+    throw InputError("--arms", "no tokens=N among the words", "");
+  }
+  constexpr std::size_t kArms = 4;
+  const std::size_t n_times = kArms * request.lengths_tokens.size();
+  const bool is_watched = ::isatty(STDERR_FILENO) != 0;
+  std::size_t n_done = 0;
+  measure_arms(request, [&](const ArmTime& time) {
+    std::cout << line_of(time) << std::endl;
+    if (is_watched) {
+      std::cerr << '\r' << ++n_done << '/' << n_times << " measured" << std::flush;
+    }
+  });
+  if (is_watched) {
+    std::cerr << '\n';
+  }
+  return 0;
+}
+
 int run(const std::vector<std::string>& arguments) {
+  if (!arguments.empty() && arguments.front() == "--arms") {
+    return run_arms({arguments.begin() + 1, arguments.end()});
+  }
   const Options options = parse(arguments);
   if (options.help) {
     std::cout << kHelp;

@@ -104,6 +104,42 @@ TEST(DecodeLoop, RunsWhatAStepOfAMixtureIsPricedAs) {
   }
 }
 
+/// The layers of a prompt's chunk; the norm before the output head and the head are not among them.
+void expect_same_prompt(const LoopShape& shape, int n_tokens, int n_cached) {
+  DecodeLoop loop(shape, KvFormat::bf16, n_cached + n_tokens, 1);
+  std::vector<LoopOp> ran_ops;
+  loop.prompt(n_tokens, n_cached, 1, shape.n_layers, &ran_ops);
+  const auto ran = sums_of(ran_ops);
+  LatencySettings settings;
+  std::vector<Op> ops;
+  StepOps(spec_of(shape), settings)
+      .emit({.phase = Phase::prefill, .n_new_tokens = n_tokens, .n_cached_tokens = n_cached}, ops);
+  std::vector<LoopOp> all;
+  for (const Op& op : ops) {
+    if (op.part != "output head" && op.part != "sample") {
+      all.push_back({op.op_class.kind, static_cast<int>(op.n_times) * op.cost});
+    }
+  }
+  const auto priced = sums_of(all);
+  ASSERT_EQ(ran.size(), priced.size());
+  for (const auto& [kind, cost] : ran) {
+    ASSERT_TRUE(priced.contains(kind)) << name(kind);
+    const OpCost& want = priced.at(kind);
+    EXPECT_DOUBLE_EQ(cost.read.value(), want.read.value()) << name(kind);
+    EXPECT_DOUBLE_EQ(cost.written.value(), want.written.value()) << name(kind);
+    EXPECT_DOUBLE_EQ(cost.flops.value(), want.flops.value()) << name(kind);
+    EXPECT_EQ(cost.launches, want.launches) << name(kind);
+  }
+}
+
+TEST(DecodeLoop, RunsWhatAPromptIsPricedAs) {
+  for (const LoopShape& shape : {kDense, routed()}) {
+    expect_same_prompt(shape, 33, 0);
+    expect_same_prompt(shape, 20, 33);
+    expect_same_prompt(shape, 1, 0);
+  }
+}
+
 TEST(DecodeLoop, DecodesTokensThatFollowFromWhatIsCached) {
   for (const Scheme& scheme : kSchemes) {
     const auto decode = [&](std::int32_t first) {
