@@ -66,7 +66,7 @@ Query measured_query(Options options) {
 
 /// Copies within memory as they were calibrated: the law's bytes are read and written, the link's
 /// counted once, and the fixed cost is of a whole transfer.
-Link memory_link(const Calibration& calibration) {
+TierLink plain_copies(const Calibration& calibration, const LawSource& laws) {
   const FittedClass* copies = find_class(calibration, {.op = "host_transfer", .format = "bf16"});
   if (copies == nullptr || !copies->law.bandwidth) {
     throw InputError("--calibration",
@@ -74,25 +74,28 @@ Link memory_link(const Calibration& calibration) {
                      "run kvfathom calibrate, or give --bandwidth");
   }
   constexpr double kWhole = 1e18;
-  return {
-      .bandwidth = 0.5 * *copies->law.bandwidth, .call = copies->law.fixed, .piece = Bytes(kWhole)};
+  return {.tier = Tier::host,
+          .name = "host",
+          .link = {.bandwidth = 0.5 * *copies->law.bandwidth,
+                   .call = copies->law.fixed,
+                   .piece = Bytes(kWhole)},
+          .log_error = laws.law({.kind = OpKind::host_transfer}, false).log_error,
+          .provenance = Provenance::measured};
 }
 
-/// The link that is played: the one asked for, at the rate given, or plain copies.
+/// The link that is played: a tier at the rate given, or plain copies.
 TierLink measured_tier(const Query& query, const LawSource& laws, CrossoverOptions options) {
-  options.tier = options.tier.value_or("host");
-  TierLink tier = tiers_of(query, laws, options).front();
-  if (options.bandwidth) {
-    return tier;
+  const bool is_held = options.bandwidth || options.call || options.piece;
+  if (!is_held && options.tier.value_or("host") == "host") {
+    return plain_copies(*query.calibration, laws);
   }
-  if (tier.tier != Tier::host) {
+  options.tier = options.tier.value_or("network");
+  if (!options.bandwidth) {
     throw InputError("--bandwidth",
-                     "missing: a " + tier.name + " tier is played at the rate that you give",
-                     "give --bandwidth, or --tier host for plain copies in memory");
+                     "missing: a tier is played at the rate that you give",
+                     "give --bandwidth, or no --tier for plain copies in memory");
   }
-  tier.link = memory_link(*query.calibration);
-  tier.provenance = Provenance::measured;
-  return tier;
+  return tiers_of(query, laws, options).front();
 }
 
 Estimate x_arm(CrossoverArms& arms, const TierLink& tier, std::int64_t n_tokens) {

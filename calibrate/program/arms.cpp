@@ -73,13 +73,11 @@ class Transfer {
     const double n_run = std::max(1.0, std::floor(most));
     const double run_bytes = n_run < n_all ? n_run * piece : bytes;
     factor_ = bytes / run_bytes;
-    for (double at = 0.0; at < run_bytes; at += piece) {
-      const auto offset = static_cast<std::int64_t>(at);
-      pieces_.push_back(
-          {offset, offset, static_cast<std::int64_t>(std::min(piece, run_bytes - at))});
-    }
     n_sets_ = is_held() ? 1 : sets_of(2.0 * run_bytes, 64);
-    bytes_per_set_ = static_cast<std::size_t>(run_bytes);
+    bytes_per_set_ = std::llround(run_bytes);
+    for (std::int64_t at = 0; at < bytes_per_set_; at += link_.piece_bytes) {
+      pieces_.push_back({at, at, std::min(link_.piece_bytes, bytes_per_set_ - at)});
+    }
     source_.assign(n_sets_ * bytes_per_set_, std::byte{1});
     destination_.assign(n_sets_ * bytes_per_set_, std::byte{0});
   }
@@ -128,7 +126,7 @@ class Transfer {
   int n_threads_;
   double factor_ = 1.0;  ///< of all the bytes, over those that move in a sample
   int n_sets_ = 1;
-  std::size_t bytes_per_set_ = 0;
+  std::int64_t bytes_per_set_ = 0;
   std::vector<kernels::TransferPiece> pieces_;
   std::vector<std::byte> source_, destination_;
 };
@@ -218,7 +216,8 @@ ArmTime measured_projection(const ArmsRequest& request, std::int64_t n_tokens) {
   const std::size_t n_weights = 2 * width * shape.hidden_size;
   const int n_sets =
       std::min(shape.n_layers, sets_of(2.0 * static_cast<double>(n_x + n_weights), 16));
-  std::vector<std::vector<std::uint16_t>> x, weights;
+  std::vector<std::vector<std::uint16_t>> x;
+  std::vector<std::vector<std::uint16_t>> weights;
   for (int set = 0; set < n_sets; ++set) {
     x.push_back(bench::random_bf16(n_x, 1));
     weights.push_back(bench::random_bf16(n_weights, 2, 0.02F));

@@ -287,7 +287,10 @@ void DecodeLoop::prompt(
   ops_ = ops;
   if (n_tokens != n_rows_) {
     set_rows(n_tokens);
-    x_ = bench::random_bf16(x_.size(), 1);
+    if (incoming_.size() < x_.size()) {  // made once: chunks of two lengths may take turns
+      incoming_ = bench::random_bf16(x_.size(), 1);
+    }
+    std::copy_n(incoming_.begin(), x_.size(), x_.begin());
     std::fill(residual_.begin(), residual_.end(), std::uint16_t{0});
   }
   for (int i = 0; i < n_layers; ++i) {

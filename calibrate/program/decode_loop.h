@@ -68,7 +68,7 @@ class DecodeLoop {
   std::vector<Layer> layers_;
   Matrix embedding_, head_;
   Row norm_weight_, residual_, x_, qkv_, queries_, keys_, values_, mixed_, hidden_, inner_,
-      activated_, attended_, logits_;
+      activated_, attended_, logits_, incoming_;
   std::vector<float> attention_;
   std::vector<std::int32_t> sequences_, positions_;
   std::vector<std::uint64_t> turns_;

@@ -117,6 +117,9 @@ TEST_F(CrossoverMeasure, RefusesWhatItCannotMeasure) {
   refused("--load 0.5", 2, "--load");
   refused("--scheme residual", 2, "--scheme");
   refused("--tier nvme", 2, "--bandwidth");
+  refused("--call 5", 2, "--bandwidth");
+  refused("--tier tape --bandwidth 1GB/s", 2, "nvme or network");
+  refused("--tier host --bandwidth 1GB/s", 2, "nvme or network");
   refused("--cache-type-k q8_0 --cache-type-v q8_0", 3, "16-bit");
   refused("", 2, "host_transfer/bf16");  // plain copies were not calibrated
   refused("--bandwidth 1GB/s --seconds -1", 2, "--seconds");

@@ -55,6 +55,7 @@ std::map<OpKind, OpCost> emitted(const LoopShape& shape, DType cache, int n_cach
   std::vector<Op> ops;
   steps.emit({.n_cached_tokens = n_cached}, ops);
   std::vector<LoopOp> all;
+  all.reserve(ops.size());
   for (const Op& op : ops) {
     all.push_back({op.op_class.kind, static_cast<int>(op.n_times) * op.cost});
   }
