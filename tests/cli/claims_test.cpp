@@ -1,4 +1,4 @@
-// docs/claims.md: every command in it is run and prints what the page says.
+// Pages for people: every command shown with its output is run and prints what the page says.
 #include <sstream>
 
 #include "tests/cli/run_cli.h"
@@ -11,30 +11,39 @@ struct Shown {
   std::vector<std::string> lines;  ///< in this order; "..." stands for what is left out
 };
 
-std::vector<Shown> shown_commands() {
+std::vector<Shown> shown_commands(const char* file) {
   constexpr std::string_view kPrompt = "$ kvfathom ";
-  std::istringstream page(
-      read_all(std::filesystem::path(KVFATHOM_SOURCE_DIR) / "docs" / "claims.md"));
+  std::istringstream page(read_all(std::filesystem::path(KVFATHOM_SOURCE_DIR) / file));
   std::vector<Shown> commands;
   bool in_block = false;
+  bool is_output = false;
   for (std::string line; std::getline(page, line);) {
     if (line.starts_with("```")) {
       in_block = !in_block;
+      is_output = false;
     } else if (in_block && line.starts_with(kPrompt)) {
       commands.push_back({line.substr(kPrompt.size()), {}});
-    } else if (in_block && line != "...") {
-      EXPECT_FALSE(commands.empty()) << line;
+      is_output = true;
+    } else if (is_output && line != "...") {
       commands.back().lines.push_back(line);
     }
   }
   return commands;
 }
 
-TEST(Claims, EachCommandPrintsWhatThePageSays) {
-  const std::vector<Shown> commands = shown_commands();
-  EXPECT_GE(commands.size(), 9U);
+struct Page {
+  const char* file;
+  int width;  ///< of the terminal that its outputs are from
+  std::size_t n_commands;
+};
+
+class Pages : public ::testing::TestWithParam<Page> {};
+
+TEST_P(Pages, EachCommandPrintsWhatThePageSays) {
+  const std::vector<Shown> commands = shown_commands(GetParam().file);
+  EXPECT_GE(commands.size(), GetParam().n_commands);
   for (const Shown& command : commands) {
-    const Ran ran = run_cli(command.words, 100);
+    const Ran ran = run_cli(command.words, GetParam().width);
     EXPECT_FALSE(command.lines.empty()) << command.words;
     std::istringstream printed(ran.out + ran.err);
     std::size_t found = 0;
@@ -47,6 +56,14 @@ TEST(Claims, EachCommandPrintsWhatThePageSays) {
         << ran.out << ran.err;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Claims,
+                         Pages,
+                         ::testing::Values(Page{"docs/claims.md", 100, 9},
+                                           Page{"README.md", 80, 2}),
+                         [](const auto& page) {
+                           return std::string(page.index == 0 ? "Claims" : "Readme");
+                         });
 
 }  // namespace
 }  // namespace kvfathom::testing
