@@ -50,16 +50,15 @@ TEST(Adapters, LlamaCppHasThemInSinglePrecisionAsItsConverterWritesThem) {
 }
 
 TEST(Adapters, EveryChosenExpertHasRowsOfItsOwnInTheGraph) {
-  // ggml_mul_mat_id makes {n_out, n_expert_used, n_tokens} (ggml.h). Qwen3-30B-A3B: eight experts
-  // of 2,048 outputs; three such products in f32 for 512 tokens. Its widest dense matrix is q,
-  // 4,096.
-  const std::string model = "qwen3-30b-a3b --engine llama.cpp --weights q4_k_m --gpus 1 ";
-  const Json line = lora_line(model + "--lora-rank 8 --lora-targets q");
-  const std::int64_t most_values = 48 * 8 * (2048 + 4096);
-  EXPECT_EQ(line.at("high_bytes"), most_values * 4 + 3LL * 8 * 2048 * 512 * 4);
+  // ggml_mul_mat_id makes {n_out, n_expert_used, n_tokens} (ggml.h). Qwen3-30B-A3B: eight of 128
+  // experts, which bring 768 values back to 2,048; three such products in f32 for 512 tokens.
+  const Json line = lora_line(
+      "qwen3-30b-a3b --engine llama.cpp --weights q4_k_m --gpus 1 --lora-rank 8 --lora-targets "
+      "down");
+  EXPECT_EQ(line.at("high_bytes"), 48LL * 128 * 8 * (768 + 2048) * 4 + 3LL * 8 * 2048 * 512 * 4);
   const Json dense = lora_line(
-      "llama-3.1-8b --engine llama.cpp --weights q4_k_m --gpus 1 --lora-rank 8 --lora-targets q");
-  EXPECT_EQ(dense.at("high_bytes"), 32 * 8 * 8192 * 4 + 3LL * 14336 * 512 * 4);
+      "llama-3.1-8b --engine llama.cpp --weights q4_k_m --gpus 1 --lora-rank 8 --lora-targets up");
+  EXPECT_EQ(dense.at("high_bytes"), 32LL * 8 * (4096 + 14336) * 4 + 3LL * 14336 * 512 * 4);
 }
 
 TEST(Adapters, VllmCutsOneHalfOfEachPair) {
