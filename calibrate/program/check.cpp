@@ -53,11 +53,10 @@ std::unique_ptr<LawSource> laws_of(const Calibration& calibration) {
   device.name = calibration.device_name;
   device.bandwidth = calibration.ceilings.read.value_or(BytesPerSecond(1e10));
   device.peak_rates = calibration.ceilings.flops;
-  return std::make_unique<CalibratedLaws>(
-      std::vector<Calibration>{calibration},
-      Provenance::measured,
-      std::make_unique<DatasheetLaws>(device),
-      EngineGaps{});
+  return std::make_unique<CalibratedLaws>(std::vector<Calibration>{calibration},
+                                          Provenance::measured,
+                                          std::make_unique<DatasheetLaws>(device),
+                                          EngineGaps{});
 }
 
 Estimate predicted(const LoopModel& model,
