@@ -26,9 +26,11 @@ TEST(FitWithSpeed, SaysWhatSpeedSaysOfEachAnswer) {
   for (const Json& answer : answers) {
     const std::int64_t context = answer.at("max_context_tokens");
     const std::string type = answer.at("scheme").at("cache_type_k");
-    const Json document =
-        json_of("speed " + words + " --cache-type-k " + type + " --cache-type-v " + type +
-                " --context " + std::to_string(context));
+    std::string of_answer = "speed " + words;
+    of_answer += " --cache-type-k " + type;
+    of_answer += " --cache-type-v " + type;
+    of_answer += " --context " + std::to_string(context);
+    const Json document = json_of(of_answer);
     const Json& decode = point(document, "decode", context, 1);
     const Json& prefill = point(document, "prefill", context, 1);
     const Json& speed = answer.at("speed");
@@ -53,12 +55,12 @@ TEST(FitWithSpeed, CountsTheTokensOfAllSequences) {
 }
 
 TEST(FitWithSpeed, EveryEngineHasItsOwn) {
-  const std::string words = "qwen3-8b --gpu h100-sxm --engine ";
-  const Json all = json_of("fit " + words + "all --with-speed");
+  const std::string words = "fit qwen3-8b --gpu h100-sxm --with-speed --engine ";
+  const Json all = json_of(words + "all");
   ASSERT_GE(all.at("answers").size(), 5U);
   for (const Json& answer : all.at("answers")) {
     const std::string engine = answer.at("engine").at("name");
-    EXPECT_EQ(answer, json_of("fit " + words + engine + " --with-speed").at("answers").at(0));
+    EXPECT_EQ(answer, json_of(words + engine).at("answers").at(0));
     EXPECT_TRUE(answer.at("speed").is_object()) << engine;
   }
 }
