@@ -187,7 +187,9 @@ TEST(Inverses, RefuseByNameWhatTheyCannotHonour) {
             "kvfathom: --engine: all, given together with --best-quant; name one engine\n");
   for (const std::string option : {"--auto", "--host-memory 64GiB", "--expert-parallel 2"}) {
     for (const std::string engine : {"llama.cpp", "vllm"}) {
-      EXPECT_EQ(refusal("--smallest-gpu --engine " + engine + " " + option),
+      std::string words = "--smallest-gpu --engine ";
+      words.append(engine).append(" ").append(option);
+      EXPECT_EQ(refusal(words),
                 "kvfathom: " + option.substr(0, option.find(' ')) +
                     ": given together with --smallest-gpu; leave one of them out\n");
     }
