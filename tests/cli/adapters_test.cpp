@@ -64,12 +64,12 @@ TEST(Adapters, EveryChosenExpertHasRowsOfItsOwnInTheGraph) {
 TEST(Adapters, VllmCutsOneHalfOfEachPair) {
   // By hand, Llama-3.1-8B over two ranks, R (n_in + n_out/2) or R (n_in/2 + n_out) a matrix:
   // q 4096+2048, k and v 4096+512, o 2048+4096, gate and up 4096+7168, down 7168+4096
-  const std::int64_t values = 16 * 32 * (6144 + 2 * 4608 + 6144 + 2 * 11264 + 11264);
+  const std::int64_t values = 16LL * 32 * (6144 + 2 * 4608 + 6144 + 2 * 11264 + 11264);
   const std::string words = "llama-3.1-8b --engine vllm --tensor-parallel 2 --gpu h100-sxm ";
   for (const std::string device : {"gpu0", "gpu1"}) {
     const Json line = lora_line(words + "--lora-rank 16 --max-loras 3", device);
     EXPECT_EQ(line.at("bytes"), values * 2 * 3);
-    EXPECT_EQ(line.at("high_bytes"), (values + 16 * 2 * (128256 + 4096)) * 2 * 3);
+    EXPECT_EQ(line.at("high_bytes"), (values + 16LL * 2 * (128256 + 4096)) * 2 * 3);
   }
   // slots are for every matrix, whatever the targets
   EXPECT_EQ(lora_line(words + "--lora-rank 16 --lora-targets q").at("bytes"), values * 2);
@@ -97,7 +97,7 @@ TEST(Adapters, TheFormulaHasThemBesideTheirMatrices) {
   const std::vector<std::int64_t> halves(2, 41'943'040);
   EXPECT_EQ(bytes("--gpus 2"), halves);
   // as in VllmCutsOneHalfOfEachPair
-  const std::int64_t rank = 16 * 32 * (6144 + 2 * 4608 + 6144 + 2 * 11264 + 11264) * 2;
+  const std::int64_t rank = 16LL * 32 * (6144 + 2 * 4608 + 6144 + 2 * 11264 + 11264) * 2;
   EXPECT_EQ(bytes("--gpus 2 --tensor-parallel 2"), (std::vector<std::int64_t>{rank, rank}));
   EXPECT_EQ(bytes("--gpus 4 --tensor-parallel 2"),
             (std::vector<std::int64_t>(4, rank / 2)));  // two stages of two
@@ -114,7 +114,7 @@ TEST(Adapters, ASearchOverMachinesPlansThemOnEach) {
   for (const Json& offer : ideal.at("by_count")) {
     const std::int64_t n = offer.at("count");
     EXPECT_EQ(lora_bytes(offer.at("ledger")),
-              std::vector<std::int64_t>(static_cast<std::size_t>(n), 41'943'040 * 2 / n));
+              std::vector<std::int64_t>(static_cast<std::size_t>(n), 41'943'040LL * 2 / n));
   }
   EXPECT_EQ(ideal.at("by_count").size(), 4U);
   const Json llama_cpp = found("llama-3.1-8b --engine llama.cpp --weights q8_0 --lora-rank 16");

@@ -187,7 +187,9 @@ TEST(Inverses, RefuseByNameWhatTheyCannotHonour) {
             "kvfathom: --engine: all, given together with --best-quant; name one engine\n");
   for (const std::string option : {"--auto", "--host-memory 64GiB", "--expert-parallel 2"}) {
     for (const std::string engine : {"llama.cpp", "vllm"}) {
-      EXPECT_EQ(refusal("--smallest-gpu --engine " + engine + " " + option),
+      std::string words = "--smallest-gpu --engine ";
+      words.append(engine).append(" ").append(option);
+      EXPECT_EQ(refusal(words),
                 "kvfathom: " + option.substr(0, option.find(' ')) +
                     ": given together with --smallest-gpu; leave one of them out\n");
     }
@@ -201,20 +203,19 @@ TEST(BestQuant, LacksWhatItsLedgerSays) {
   const std::string words =
       "fit glm-4.7-flash --engine llama.cpp --best-quant --context 65536 --gpus 2 --memory 3GiB";
   const std::string text = run_cli(words, 100).out;
-  std::string wanted;
+  const std::string sentence =
+      Json::parse(run_cli(words + " --json").out).at("explanation").get<std::string>();
   std::size_t at = 0;
-  for (const char* device : {"gpu0", "gpu1"}) {
-    at = text.find(std::string("\n  ") + device, at);
+  for (const std::string device : {"gpu0", "gpu1"}) {
+    at = text.find("\n  " + device, at);
     const std::size_t missing = text.find("missing", at);
     ASSERT_NE(missing, std::string::npos) << text;
     std::istringstream row(text.substr(missing));
     std::string label;
     std::string size;
     row >> label >> size;
-    wanted = size + " GiB on " + device + ", or at most ";
-    const Json found = Json::parse(run_cli(words + " --json").out);
-    EXPECT_NE(found.at("explanation").get<std::string>().find(wanted), std::string::npos)
-        << wanted << found.at("explanation");
+    size.append(" GiB on ").append(device).append(", or at most ");
+    EXPECT_NE(sentence.find(size), std::string::npos) << size << "\n" << sentence;
   }
 }
 

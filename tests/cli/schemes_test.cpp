@@ -98,7 +98,7 @@ TEST(SchemeJson, AllShowsEverySchemeThatApplies) {
 TEST(SchemeJson, FullLiftsTheWindowsOfEveryLayer) {
   // gpt-oss-20b: 24 layers, 12 of them windowed, of 8 KV heads x 2 x 64 values in 16 bits; SGLang
   // has one more row, the slot of padded batches.
-  constexpr std::int64_t kRow = 24 * 8 * 2 * 64 * 2;
+  constexpr std::int64_t kRow = 24LL * 8 * 2 * 64 * 2;
   constexpr std::int64_t kTokens = 32768;
   struct Engine {
     const char* words;

@@ -39,10 +39,10 @@ TEST(AdapterMatrices, GgufPairsAreBesideTheirMatrices) {
                              {"blk.31.ffn_down.weight.lora_a", {14336, 8, 1, 1}, DType::f16},
                              {"blk.31.ffn_down.weight.lora_b", {8, 4096, 1, 1}, DType::f16}}),
                        llama);
-  constexpr std::int64_t kA0 = 4096 * 8 * 2;
-  constexpr std::int64_t kB0 = 8 * 1024 * 4;
-  constexpr std::int64_t kA31 = 14336 * 8 * 2;
-  constexpr std::int64_t kB31 = 8 * 4096 * 2;
+  constexpr std::int64_t kA0 = 4096LL * 8 * 2;
+  constexpr std::int64_t kB0 = 8LL * 1024 * 4;
+  constexpr std::int64_t kA31 = 14336LL * 8 * 2;
+  constexpr std::int64_t kB31 = 8LL * 4096 * 2;
   EXPECT_EQ(held_by({}, llama, matrices), kA0 + kB0 + kA31 + kB31) << "no norms";
   EXPECT_EQ(held_by({.first_layer = 16}, llama, matrices), kA31 + kB31);
   EXPECT_EQ(held_by({.tensor_parallel = 2}, llama, matrices), kA0 + kB0 / 2 + kA31 / 2 + kB31);
@@ -60,8 +60,8 @@ TEST(AdapterMatrices, PeftNamesAreTheCheckpoints) {
            {"base_model.model.lm_head.lora_A.weight", {4096, 16, 1, 1}, DType::f32},
            {"base_model.model.lm_head.lora_B.weight", {16, 128256, 1, 1}, DType::f32}}),
       llama);
-  constexpr std::int64_t kV = (4096 + 1024) * 16 * 4;
-  constexpr std::int64_t kVocabulary = (128256 + 4096) * 16 * 4;
+  constexpr std::int64_t kV = (4096LL + 1024) * 16 * 4;
+  constexpr std::int64_t kVocabulary = (128256LL + 4096) * 16 * 4;
   EXPECT_EQ(held_by({.first_layer = 7, .end_layer = 8}, llama, matrices), kV);
   EXPECT_EQ(held_by({.end_layer = 1}, llama, matrices), kVocabulary);
   EXPECT_EQ(held_by({.first_layer = 31}, llama, matrices), kVocabulary);

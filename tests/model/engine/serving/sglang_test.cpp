@@ -47,7 +47,7 @@ TEST(Sglang, TheTwoPoolsAreWholeTokensEach) {
   // HybridSWAPoolConfigurator (pool_configurator.py, 003fca80) rounds int(0.8 x 32,768) = 26,214
   // tokens for the windows; SWAKVPool (swa_memory_pool.py, 00381c02) makes two pools, and
   // MHATokenToKVPool buffers of size + page_size rows. Each: 12 layers x 8 KV heads x 2 x 64 bf16.
-  constexpr std::int64_t kRow = 12 * 8 * 2 * 64 * 2;
+  constexpr std::int64_t kRow = 12LL * 8 * 2 * 64 * 2;
   const CacheReport cache =
       prepared("sglang", catalog("gpt-oss-20b"), serving_settings())->evaluate(32768).cache;
   EXPECT_EQ(cache.bytes(), (32769 + 26215) * kRow);
@@ -84,7 +84,7 @@ TEST(Sglang, SequencesShareThePoolsAndRanksHaveTheirOwn) {
 TEST(Sglang, AWindowPoolHoldsAtLeastAWindowAndAPage) {
   // 128 + 1 + 1 tokens are 162.5 of the full pool, however short the sequence.
   const auto plan = prepared("sglang", catalog("gpt-oss-20b"), serving_settings());
-  EXPECT_EQ(plan->evaluate(1).cache.bytes(), (164 + 131) * 24576);
+  EXPECT_EQ(plan->evaluate(1).cache.bytes(), (164LL + 131) * 24576);
 }
 
 TEST(Sglang, WindowsOfOtherArchitecturesHoldEveryToken) {
