@@ -190,7 +190,7 @@ void add_engine_options(CLI::App& command, Options& options) {
             "the experts of the first N layers on the host (llama.cpp --n-cpu-moe)");
   group.add("--auto",
             engine.auto_placement,
-            "as much on the GPUs as fits: all layers, then experts, then context");
+            "context, layers and experts as llama.cpp's own fit chooses them (--fit on)");
 }
 
 void add_draft_options(CLI::App& command, Options& options) {

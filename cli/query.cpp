@@ -125,8 +125,9 @@ void read_placement(const Options& all, Query& query) {
     throw InputError("--auto", "given without a GPU", "give --gpu NAME or --memory SIZE");
   }
   if (options.auto_placement) {
-    query.auto_context_tokens = kFitContextTokens;
-    query.machine.reserve_bytes = all.gpu.reserve ? query.machine.reserve_bytes : kFitMarginBytes;
+    query.auto_context_tokens = llama_cpp::kFitContextTokens;
+    query.machine.reserve_bytes =
+        all.gpu.reserve ? query.machine.reserve_bytes : llama_cpp::kFitMarginBytes;
   }
 }
 
@@ -352,10 +353,11 @@ std::unique_ptr<MemoryPlan> plan_of(const Query& query,
   if (!query.auto_context_tokens) {
     return plan_as_placed(query, cache_case, settings);
   }
-  const EngineSettings chosen = auto_placed(query, cache_case, *query.auto_context_tokens);
+  const EngineSettings chosen = auto_fitted(query, cache_case, query.auto_context_tokens).settings;
   EngineSettings placed = settings;
   placed.gpu_layers = chosen.gpu_layers;
-  placed.cpu_moe_layers = chosen.cpu_moe_layers;
+  placed.layers_per_gpu = chosen.layers_per_gpu;
+  placed.moved_layers = chosen.moved_layers;
   return plan_as_placed(query, cache_case, placed);
 }
 

@@ -65,7 +65,7 @@ struct Query {
   /// Files of speeds, read once for all plans of the query.
   std::shared_ptr<SpeedData> speeds;
   EngineSettings settings;  ///< of every case; scheme and cache types are the case's
-  /// `--auto`: every case's layers are placed so that this context fits.
+  /// `--auto`: every case's layers are placed by llama.cpp's fit for this context.
   std::optional<std::int64_t> auto_context_tokens;
   std::optional<DraftQuery> draft;
   std::optional<AdapterQuery> adapters;

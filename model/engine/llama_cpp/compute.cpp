@@ -40,7 +40,7 @@ void place_layers(const ModelSpec& model, const LayerPlaces& places, TensorGraph
   std::vector<int> devices(places.devices.begin(), places.devices.begin() + n_layers);
   devices.push_back(places.devices.back());
   graph.set_places(devices);
-  graph.set_host_experts(places.host_expert_layers);
+  graph.set_moved(places.moved);
   HostMatrices matrices;
   for (const Tensor& t : model.tensors) {
     const std::int64_t block = block_of(t.name);
