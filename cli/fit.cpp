@@ -214,6 +214,7 @@ std::vector<FitAnswer> answers_of(const Query& query,
                                   const std::vector<CacheCase>& cases,
                                   std::int64_t users_context) {
   std::vector<FitAnswer> answers;
+  answers.reserve(cases.size());
   for (const CacheCase& cache_case : cases) {
     const Aim aim = aim_of(query, options, cache_case, users_context);
     answers.push_back(options.users ? most_sequences(aim.query, cache_case, users_context)

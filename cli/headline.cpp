@@ -125,6 +125,9 @@ std::string engine_line(const Query& query) {
                           : ", with " + std::to_string(adapters.slots) + " x adapter of rank " +
                                 std::to_string(adapters.shape.rank);
   }
+  if (query.projector) {
+    text += ", with projector " + printable(query.projector->file);
+  }
   return text;
 }
 

@@ -222,4 +222,11 @@ void add_adapter_options(CLI::App& command, Options& options) {
   group.add("--max-loras", adapters.slots, "N", "so many of them at once, default 1");
 }
 
+void add_projector_options(CLI::App& command, Options& options) {
+  ProjectorOptions& projector = options.projector;
+  const Group group{command, "Vision"};
+  group.add("--mmproj", projector.file, "GGUF", "its vision tower and projector (llama.cpp)");
+  group.add("--no-mmproj-offload", projector.on_host, "keep them on the host");
+}
+
 }  // namespace kvfathom::cli

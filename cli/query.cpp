@@ -8,6 +8,7 @@
 #include "cli/auto_placement.h"
 #include "cli/data_dir.h"
 #include "cli/format.h"
+#include "cli/projector.h"
 #include "cli/speed_laws.h"
 #include "cli/values.h"
 #include "model/cache/applicability.h"
@@ -240,6 +241,9 @@ std::unique_ptr<MemoryPlan> with_all_beside(const Query& query,
   if (query.adapters) {
     companions.push_back(adapter_companion(query, engine, settings));
   }
+  if (query.projector) {
+    companions.push_back(projector_companion(query, engine, settings));
+  }
   return companions.empty() ? std::move(plan)
                             : with_companions(std::move(plan), std::move(companions));
 }
@@ -331,6 +335,7 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
   require_loadable(query);
   read_draft(options.draft, query);
   query.adapters = read_adapters(options, query);
+  query.projector = read_projector(options, query);
   return query;
 }
 

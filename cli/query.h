@@ -10,6 +10,7 @@
 #include "cli/gpu_argument.h"
 #include "cli/model_argument.h"
 #include "cli/options.h"
+#include "model/architecture/projector_spec.h"
 #include "model/cache/quality.h"
 #include "model/cache/request_text.h"
 #include "model/engine/engine.h"
@@ -51,6 +52,13 @@ struct AdapterQuery {
   std::int64_t slots = 1;
 };
 
+/// The file that llama.cpp loads beside the model to see images.
+struct ProjectorQuery {
+  std::string file;
+  ProjectorSpec spec;
+  bool on_host = false;
+};
+
 class SpeedData;
 
 struct Query {
@@ -69,6 +77,7 @@ struct Query {
   std::optional<std::int64_t> auto_context_tokens;
   std::optional<DraftQuery> draft;
   std::optional<AdapterQuery> adapters;
+  std::optional<ProjectorQuery> projector;
 };
 
 /// The engine that was named, else llama.cpp for a GGUF and vLLM for a checkpoint. What vLLM has no

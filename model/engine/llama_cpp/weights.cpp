@@ -10,8 +10,6 @@
 namespace kvfathom::llama_cpp {
 namespace {
 
-constexpr std::int64_t kHostAlignment = 32;    // TENSOR_ALIGNMENT
-constexpr std::int64_t kCudaAlignment = 128;   // alignment of CUDA buffers
 constexpr std::int64_t kCudaRowPadding = 512;  // MATRIX_ROW_PADDING: elements
 constexpr int kHost = -1;
 
@@ -214,6 +212,10 @@ class Placer {
 };
 
 }  // namespace
+
+std::int64_t buffer_bytes(const Tensor& tensor, bool on_gpu) {
+  return on_gpu ? cuda_bytes(tensor) : host_bytes(tensor);
+}
 
 bool LayerPlaces::all_on_gpus() const {
   return !devices.empty() && devices.front() != kHost;  // the last layers go first

@@ -15,6 +15,12 @@
 
 namespace kvfathom::llama_cpp {
 
+inline constexpr std::int64_t kHostAlignment = 32;   // TENSOR_ALIGNMENT
+inline constexpr std::int64_t kCudaAlignment = 128;  // alignment of CUDA buffers
+
+/// Bytes of a tensor in a buffer of weights.
+[[nodiscard]] std::int64_t buffer_bytes(const Tensor& tensor, bool on_gpu);
+
 struct WeightBytes {
   std::int64_t device_bytes = 0;
   std::int64_t host_bytes = 0;

@@ -18,14 +18,16 @@ namespace {
 
 constexpr int kHost = Device::kHost;
 
+ModelSpec quantised_model() {
+  ModelSpec model =
+      read_hf_config(KVFATHOM_SOURCE_DIR "/tests/data/configs/zai-org--GLM-4.7-Flash.json");
+  model.tensors = quantised(model, tensor_inventory(model), parse_recipe("q4_k_m"));
+  return model;
+}
+
 /// 47 layers with experts and shared ones, but the first, which is dense.
 const ModelSpec& experts() {
-  static const ModelSpec kModel = [] {
-    ModelSpec model =
-        read_hf_config(KVFATHOM_SOURCE_DIR "/tests/data/configs/zai-org--GLM-4.7-Flash.json");
-    model.tensors = quantised(model, tensor_inventory(model), parse_recipe("q4_k_m"));
-    return model;
-  }();
+  static const ModelSpec kModel = quantised_model();
   return kModel;
 }
 
