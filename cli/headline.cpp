@@ -119,6 +119,9 @@ std::string engine_line(const Query& query) {
     const ModelArgument& draft = query.draft->model;
     text += ", drafting by " + printable(draft.spec.name) + " (" + draft.weights + ")";
   }
+  if (query.own_draft_tokens) {
+    text += ", drafting by its own prediction block";
+  }
   if (query.adapters) {
     const AdapterQuery& adapters = *query.adapters;
     text += adapters.file ? ", with adapter " + printable(*adapters.file)

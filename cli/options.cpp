@@ -196,6 +196,10 @@ void add_engine_options(CLI::App& command, Options& options) {
 void add_draft_options(CLI::App& command, Options& options) {
   DraftOptions& draft = options.draft;
   const Group group{command, "Draft model"};
+  group.add("--mtp",
+            draft.own_block,
+            "N",
+            "draft N tokens by the model's own prediction block (llama.cpp --spec-type draft-mtp)");
   group.add(
       "--draft", draft.model, "MODEL", "a second model that drafts for the first (llama.cpp -md)");
   group.add("--draft-weights", draft.weights, "F", "its weight format, as --weights");

@@ -81,6 +81,7 @@ struct CrossoverOptions {
 
 /// A second model that drafts for the first.
 struct DraftOptions {
+  Text own_block;  ///< tokens drafted by the model's own prediction block
   Text model;
   Text weights;
   Text gpu_layers;

@@ -76,6 +76,7 @@ struct Query {
   /// `--auto`: every case's layers are placed by llama.cpp's fit for this context.
   std::optional<std::int64_t> auto_context_tokens;
   std::optional<DraftQuery> draft;
+  std::optional<std::int64_t> own_draft_tokens;  ///< by the model's own prediction block
   std::optional<AdapterQuery> adapters;
   std::optional<ProjectorQuery> projector;
 };
@@ -128,6 +129,10 @@ struct SchemeLabel {
 [[nodiscard]] SchemeLabel label_of(const Query& query,
                                    const CacheCase& cache_case,
                                    const MemoryPlan& plan);
+
+/// Refuses types of a cache that llama.cpp does not have (fp8, nvfp4); the other engines refuse for
+/// themselves.
+void require_cache_types(const Query& query, const char* option, DType k, DType v);
 
 /// Whether a cache of this type loses nothing against one of 16 bits.
 [[nodiscard]] bool keeps_all(DType dtype);
