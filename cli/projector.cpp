@@ -15,7 +15,7 @@ void require_rule(const Query& query) {
   if (loads_checkpoints(*query.engine)) {
     throw InputError("--mmproj",
                      "given with engine " + engine,
-                     "leave it out: a checkpoint holds its own tower, and the ledger counts it");
+                     "leave it out: a checkpoint holds its own tower");
   }
   if (!query.settings.missing_behaviours.empty()) {
     throw Unsupported("--mmproj",

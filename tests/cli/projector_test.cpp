@@ -35,7 +35,7 @@ std::string written(const ProjectorSpec& spec, const std::string& name, bool aud
   for (const Tensor& t : spec.tensors) {
     writer.tensor(t.name, {t.shape.begin(), t.shape.end()}, t.dtype);
   }
-  const std::string path = (std::filesystem::path(::testing::TempDir()) / name).string();
+  std::string path = (std::filesystem::path(::testing::TempDir()) / name).string();
   std::ofstream(path, std::ios::binary) << writer.header();
   return path;
 }
@@ -92,10 +92,11 @@ TEST(ProjectorOption, TakesItsRoomFromWhatFits) {
   const std::string file = written(qwen_projector({}), "mmproj.gguf");
   const std::string words =
       "fit qwen3.5-27b --weights q4_k_m --gpu rtx-4090 --cache-type-k f16 --cache-type-v f16 ";
-  for (const char* how : {"", "--auto "}) {
-    const std::int64_t without = json_of(words + how).at("answers").at(0).at("max_context_tokens");
+  for (const std::string how : {"", "--auto "}) {
+    const std::string asked = words + how;
+    const std::int64_t without = json_of(asked).at("answers").at(0).at("max_context_tokens");
     const std::int64_t with =
-        json_of(words + how + "--mmproj " + file).at("answers").at(0).at("max_context_tokens");
+        json_of(asked + "--mmproj " + file).at("answers").at(0).at("max_context_tokens");
     // 16 of 64 layers keep 4 KV heads x 256 values x K and V x 2 bytes a token: 64 KiB
     const double tokens = 1136.09 * 1024 / 64;
     EXPECT_NEAR(static_cast<double>(without - with), tokens, 0.05 * tokens) << how;

@@ -156,10 +156,10 @@ TensorId VisionBuilder::rotated_2d(TensorId x,
                       0);
 }
 
-TensorId VisionBuilder::rotated_layer(std::int64_t layer,
-                                      TensorId x,
-                                      TensorId rows,
-                                      TensorId columns) {
+TensorId VisionBuilder::vit_layer(std::int64_t layer,
+                                  TensorId x,
+                                  TensorId first_positions,
+                                  TensorId second_positions) {
   const auto if_stored = [&](std::string_view part, TensorId t) {
     return has(block(layer, part) + ".weight") ? norm(t, block(layer, part)) : t;
   };
@@ -169,9 +169,9 @@ TensorId VisionBuilder::rotated_layer(std::int64_t layer,
   Heads h = project_heads(layer, norm(x, block(layer, "ln1")));
   h.q = if_stored("attn_q_norm", h.q);
   h.k = if_stored("attn_k_norm", h.k);
-  if (rows != kNoTensor) {
-    h.q = rotated_2d(h.q, rows, columns);
-    h.k = rotated_2d(h.k, rows, columns);
+  if (first_positions != kNoTensor) {
+    h.q = rotated_2d(h.q, first_positions, second_positions);
+    h.k = rotated_2d(h.k, first_positions, second_positions);
   }
   h.v = spec.type == "gemma4v" ? graph.rms_norm(h.v) : h.v;
   TensorId t = scaled("ls1", attend(layer, h, kNoTensor));
@@ -181,11 +181,11 @@ TensorId VisionBuilder::rotated_layer(std::int64_t layer,
   return scaled("out_scale", t);
 }
 
-TensorId VisionBuilder::tower(TensorId x, TensorId rows, TensorId columns) {
+TensorId VisionBuilder::tower(TensorId x, TensorId first_positions, TensorId second_positions) {
   x = has("v.pre_ln.weight") ? norm(x, "v.pre_ln") : x;
   for (std::int64_t layer = 0; layer < spec.n_layers; ++layer) {
     graph.set_layer(layer);
-    x = rotated_layer(layer, x, rows, columns);
+    x = vit_layer(layer, x, first_positions, second_positions);
   }
   graph.set_layer(spec.n_layers);
   return has("v.post_ln.weight") ? norm(x, "v.post_ln") : x;

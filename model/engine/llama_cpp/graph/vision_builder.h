@@ -55,8 +55,8 @@ class VisionBuilder {
   Heads project_heads(std::int64_t layer, TensorId x);
   TensorId attend(std::int64_t layer, const Heads& heads, TensorId mask);
   TensorId layer_feed_forward(std::int64_t layer, TensorId x);
-  /// build_vit, with rotations by rows and columns where there are such positions.
-  TensorId tower(TensorId x, TensorId rows, TensorId columns);
+  /// build_vit, with each half of a head rotated by its own positions where there are some.
+  TensorId tower(TensorId x, TensorId first_positions, TensorId second_positions);
   /// Means of squares of patches: [width, tokens].
   TensorId pooled(TensorId x, std::int64_t patches_of_a_side);
 
@@ -71,7 +71,10 @@ class VisionBuilder {
   TensorId heads_of(TensorId x);
   TensorId part_of(TensorId fused, std::int64_t index);
   TensorId rotated_2d(TensorId x, TensorId first_positions, TensorId second_positions);
-  TensorId rotated_layer(std::int64_t layer, TensorId x, TensorId rows, TensorId columns);
+  TensorId vit_layer(std::int64_t layer,
+                     TensorId x,
+                     TensorId first_positions,
+                     TensorId second_positions);
 
   const bool rms_norm_;
   const bool flash_attention_;

@@ -46,7 +46,7 @@ inline ProjectorSpec qwen_projector(const QwenTower& t) {
     add_tensor(spec, name, {16, 16, 3, t.width}, t.patches);
   }
   add_tensor(spec, "v.patch_embd.bias", {t.width, 1, 1, 1}, DType::f32);
-  add_tensor(spec, "v.position_embd.weight", {t.width, 48 * 48, 1, 1}, DType::f32);
+  add_tensor(spec, "v.position_embd.weight", {t.width, 2304, 1, 1}, DType::f32);
   for (std::int64_t i = 0; i < t.layers; ++i) {
     const std::string block = "v.blk." + std::to_string(i) + ".";
     matrix(block + "attn_qkv", t.width, 3 * t.width);
