@@ -42,6 +42,7 @@ const Command kCommands[] = {
        add_query_options(app, options);
        add_draft_options(app, options);
        add_adapter_options(app, options);
+       add_projector_options(app, options);
        add_inverse_options(app, options);
        add_law_options(app, options);
      },
@@ -53,6 +54,7 @@ const Command kCommands[] = {
        add_query_options(app, options);
        add_draft_options(app, options);
        add_adapter_options(app, options);
+       add_projector_options(app, options);
        app.add_option(
               "--total-context", options.engine.total_context, "tokens in all (llama.cpp -c)")
            ->type_name("N")

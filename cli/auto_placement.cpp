@@ -1,70 +1,62 @@
 #include "cli/auto_placement.h"
 
-#include <algorithm>
-
-#include "model/memory/inverse.h"
+#include <utility>
 
 namespace kvfathom::cli {
 namespace {
 
-/// The least n in [low, high] for which `holds`; high + 1 if none. `holds` nearly grows with n:
-/// where scratch makes it waver, the search goes on below what bisection found.
-template <class Holds>
-std::int64_t least(std::int64_t low, std::int64_t high, Holds holds) {
-  std::int64_t below = low - 1;
-  std::int64_t found = high + 1;
-  while (found - below > 1) {
-    const std::int64_t middle = below + (found - below) / 2;
-    (holds(middle) ? found : below) = middle;
+/// The GPUs' shares of a ledger, without what is kept free.
+std::vector<llama_cpp::GpuUse> use_of(const MemoryLedger& ledger, int n_gpus) {
+  std::vector<llama_cpp::GpuUse> use(static_cast<std::size_t>(n_gpus));
+  for (const LedgerLine& line : ledger.lines) {
+    if (line.device.index != Device::kHost && line.kind != LedgerKind::reserve) {
+      llama_cpp::GpuUse& gpu = use[static_cast<std::size_t>(line.device.index)];
+      gpu.bytes += line.high_bytes;
+      gpu.weights_bytes += line.kind == LedgerKind::weights ? line.high_bytes : 0;
+    }
   }
-  while (found - 1 >= low && found <= high && holds(found - 1)) {
-    --found;
-  }
-  return found;
+  return use;
 }
 
 }  // namespace
 
-EngineSettings auto_placed(const Query& query,
-                           const CacheCase& cache_case,
-                           std::int64_t context_tokens) {
+llama_cpp::Fitted auto_fitted(const Query& query,
+                              const CacheCase& cache_case,
+                              std::optional<std::int64_t> context_tokens) {
   const EngineSettings& settings = query.settings;
-  const auto fits_with = [&](const EngineSettings& placed) {
-    const auto plan = plan_as_placed(query, cache_case, placed);
-    return fits(plan->evaluate(context_tokens).ledger, query.machine.capacities);
-  };
-  EngineSettings placed = settings;
-  if (query.machine.host_shares_memory || fits_with(placed)) {
-    return placed;  // in one memory nothing is won by moving
+  llama_cpp::FitTask task;
+  task.n_layers = n_layers(query.model.spec);
+  task.has_experts = has_experts(query.model.spec);
+  task.streams = settings.kv_unified.value_or(false) ? 1 : settings.sequences;
+  task.trained_context_tokens = query.model.spec.trained_context_tokens;
+  task.asked_context_tokens = context_tokens;
+  if (task.trained_context_tokens <= 0 && !context_tokens) {
+    task.asked_context_tokens = llama_cpp::kFitContextTokens;
   }
-  const std::int64_t layers = n_layers(query.model.spec);
-  if (has_experts(query.model.spec)) {
-    placed.cpu_moe_layers = least(1, layers, [&](std::int64_t n) {
-      EngineSettings tried = settings;
-      tried.cpu_moe_layers = n;
-      return fits_with(tried);
-    });
-    if (placed.cpu_moe_layers <= layers) {
-      return placed;
+  for (const Capacity& capacity : query.machine.capacities) {
+    if (capacity.device.index != Device::kHost) {
+      task.target_bytes.push_back(capacity.bytes - query.machine.reserve_bytes);
     }
-    placed.cpu_moe_layers = layers;
   }
-  const std::int64_t on_host = least(1, layers + 1, [&](std::int64_t n) {
-    EngineSettings tried = placed;
-    tried.gpu_layers = layers + 1 - n;
-    return fits_with(tried);
-  });
-  placed.gpu_layers = std::max<std::int64_t>(0, layers + 1 - on_host);
-  return placed;
+  // In one memory nothing is won by moving, and the formula has no layers to place.
+  task.moves_layers = !query.machine.host_shares_memory && !cache_case.by_formula;
+  task.use = [&](const EngineSettings& placed, std::int64_t tokens) {
+    const auto plan = plan_as_placed(query, cache_case, placed);
+    return use_of(plan->evaluate(tokens).ledger, query.machine.n_gpus);
+  };
+  return llama_cpp::fit_to_gpus(task, settings);
+}
+
+Query placed_as(Query query, const llama_cpp::Fitted& chosen) {
+  query.settings = chosen.settings;
+  query.auto_context_tokens.reset();
+  return query;
 }
 
 Query placed_for(const Query& query, const CacheCase& cache_case) {
-  Query placed = query;
-  if (query.auto_context_tokens) {
-    placed.settings = auto_placed(query, cache_case, *query.auto_context_tokens);
-    placed.auto_context_tokens.reset();
-  }
-  return placed;
+  return query.auto_context_tokens
+             ? placed_as(query, auto_fitted(query, cache_case, query.auto_context_tokens))
+             : query;
 }
 
 }  // namespace kvfathom::cli

@@ -39,16 +39,24 @@ FitAnswer finished(const Query& query,
   return answer;
 }
 
-FitAnswer longest(const Query& query, const CacheCase& cache_case, bool beyond_trained) {
+/// The longest of at most `limit_tokens`: the trained length, or less where llama.cpp's fit chose
+/// less. The fit's choice fits, unless a ledger, against the rule, grows faster at first than
+/// towards the trained length, between which the fit interpolates.
+FitAnswer longest(const Query& query, const CacheCase& cache_case, std::int64_t limit_tokens) {
   const auto plan = plan_of(query, cache_case);
-  const std::int64_t trained = query.model.spec.trained_context_tokens;
-  const std::int64_t limit = beyond_trained || trained <= 0 ? kLongestContext : trained;
-  const LongestContext found = longest_context(*plan, query.machine.capacities, limit);
+  const LongestContext found = longest_context(*plan, query.machine.capacities, limit_tokens);
   FitAnswer answer = finished(query, cache_case, *plan, found.context_tokens);
   answer.max_context_tokens = found.context_tokens;
   answer.sequences = query.settings.sequences;
-  answer.limited_by = std::string(name(found.limited_by));
+  const bool chosen = limit_tokens < query.model.spec.trained_context_tokens;
+  answer.limited_by =
+      name(chosen && found.limited_by == LimitedBy::model ? LimitedBy::memory : found.limited_by);
   return answer;
+}
+
+std::int64_t limit_of(const Query& query, const Options& options) {
+  const std::int64_t trained = query.model.spec.trained_context_tokens;
+  return options.beyond_trained || trained <= 0 ? kLongestContext : trained;
 }
 
 /// The plan for `sequences`, or null where the engine refuses so many.
@@ -164,17 +172,39 @@ std::int64_t context_for_users(const Options& options) {
   return parse_count("--context", *options.engine.context, 1, kLongestContext);
 }
 
-/// `--auto` aims at the context that is asked about, else at the longest that it may plan for;
 /// `--with-speed` prices by what `speed` would.
-Query aimed(Query query, const Options& options, std::int64_t users_context) {
-  if (query.auto_context_tokens) {
-    const std::int64_t trained = query.model.spec.trained_context_tokens;
-    query.auto_context_tokens = options.users ? users_context
-                                : trained > 0 ? std::min(trained, kFitContextTokens)
-                                              : kFitContextTokens;
-  }
+Query calibrated(Query query, const Options& options) {
   if (options.with_speed && !query.machine.devices.empty()) {
     choose_calibration(options, query);
+  }
+  return query;
+}
+
+/// What a case is answered for: the query with its layers placed, and how far it may look.
+struct Aim {
+  Query query;
+  std::int64_t limit_tokens = 0;
+};
+
+Aim aim_of(const Query& query,
+           const Options& options,
+           const CacheCase& cache_case,
+           std::int64_t users_context) {
+  if (!query.auto_context_tokens) {
+    return {query, limit_of(query, options)};
+  }
+  if (cache_case.by_formula) {
+    return {placed_as(query, {query.settings}), limit_of(query, options)};
+  }
+  const llama_cpp::Fitted chosen =
+      auto_fitted(query, cache_case, options.users ? std::optional(users_context) : std::nullopt);
+  return {placed_as(query, chosen), chosen.context_tokens};
+}
+
+/// Speed counts the layers whose experts are on the host, whichever they are.
+Query as_priced(Query query) {
+  for (const MovedLayer& moved : query.settings.moved_layers) {
+    query.settings.cpu_moe_layers += moved.device == Device::kHost ? 1 : 0;
   }
   return query;
 }
@@ -184,12 +214,13 @@ std::vector<FitAnswer> answers_of(const Query& query,
                                   const std::vector<CacheCase>& cases,
                                   std::int64_t users_context) {
   std::vector<FitAnswer> answers;
+  answers.reserve(cases.size());
   for (const CacheCase& cache_case : cases) {
-    const Query placed = placed_for(query, cache_case);
-    answers.push_back(options.users ? most_sequences(placed, cache_case, users_context)
-                                    : longest(placed, cache_case, options.beyond_trained));
+    const Aim aim = aim_of(query, options, cache_case, users_context);
+    answers.push_back(options.users ? most_sequences(aim.query, cache_case, users_context)
+                                    : longest(aim.query, cache_case, aim.limit_tokens));
     if (options.with_speed) {
-      add_speed(placed, answers.back());
+      add_speed(as_priced(aim.query), answers.back());
     }
   }
   return answers;
@@ -247,7 +278,7 @@ int fit_all_engines(const Options& options, Console& console, std::int64_t users
       continue;  // its answer is that of `ideal`
     }
     try {
-      const Query query = aimed(with_engine(base, options, engine), options, users_context);
+      const Query query = calibrated(with_engine(base, options, engine), options);
       const auto cases = cases_beside_others(query, options);
       for (FitAnswer& answer : answers_of(query, options, cases, users_context)) {
         answers.push_back(std::move(answer));
@@ -304,11 +335,16 @@ int fit(const Options& options, Console& console) {
                      "given without --smallest-gpu",
                      "give --smallest-gpu --context N");
   }
+  if (options.engine.auto_placement && options.beyond_trained) {
+    throw InputError("--beyond-trained",
+                     "given together with --auto",
+                     "leave it out: llama.cpp's fit stays within the trained context");
+  }
   const std::int64_t users_context = context_for_users(options);
   if (wants_every_engine(options)) {
     return fit_all_engines(options, console, users_context);
   }
-  const Query query = aimed(read_query(options), options, users_context);
+  const Query query = calibrated(read_query(options), options);
   require_machine(query);
   const auto answers = answers_of(query, options, fit_cases(query, options), users_context);
   if (console.json) {

@@ -40,6 +40,20 @@ std::string stored_by(const cache::LayerGroup& group) {
   return text;
 }
 
+std::string_view in_words(MovedMatrices matrices) {
+  switch (matrices) {
+    case MovedMatrices::experts:
+      return "experts";
+    case MovedMatrices::all:
+      return "feed-forward matrices";
+    case MovedMatrices::all_but_up:
+      return "gate and down matrices";
+    case MovedMatrices::down:
+      return "down matrices";
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string model_line(const ModelArgument& model) {
@@ -85,6 +99,14 @@ std::string placement_line(const Placement& placement) {
     text +=
         "; experts of the first " + counted(placement.host_expert_layers, "layer") + " on the host";
   }
+  for (const MovedLayers& run : moved_layers(placement)) {
+    const std::string device = run.device.index == Device::kHost ? "the host" : name(run.device);
+    text += "; " + std::string(in_words(run.matrices)) + " of layer" +
+            (run.first == run.last
+                 ? " " + std::to_string(run.first)
+                 : "s " + std::to_string(run.first) + " to " + std::to_string(run.last)) +
+            " on " + device;
+  }
   return text;
 }
 
@@ -97,11 +119,17 @@ std::string engine_line(const Query& query) {
     const ModelArgument& draft = query.draft->model;
     text += ", drafting by " + printable(draft.spec.name) + " (" + draft.weights + ")";
   }
+  if (query.own_draft_tokens) {
+    text += ", drafting by its own prediction block";
+  }
   if (query.adapters) {
     const AdapterQuery& adapters = *query.adapters;
     text += adapters.file ? ", with adapter " + printable(*adapters.file)
                           : ", with " + std::to_string(adapters.slots) + " x adapter of rank " +
                                 std::to_string(adapters.shape.rank);
+  }
+  if (query.projector) {
+    text += ", with projector " + printable(query.projector->file);
   }
   return text;
 }

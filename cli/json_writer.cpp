@@ -118,7 +118,16 @@ Json placement_json(const std::optional<Placement>& placement) {
   for (const auto& [device, count] : placement->layers) {
     layers.push_back({{"device", name(device)}, {"count", count}});
   }
-  return {{"layers", std::move(layers)}, {"host_expert_layers", placement->host_expert_layers}};
+  Json moved = Json::array();
+  for (const MovedLayers& run : moved_layers(*placement)) {
+    moved.push_back({{"first_layer", run.first},
+                     {"last_layer", run.last},
+                     {"matrices", name(run.matrices)},
+                     {"device", name(run.device)}});
+  }
+  return {{"layers", std::move(layers)},
+          {"host_expert_layers", placement->host_expert_layers},
+          {"moved", std::move(moved)}};
 }
 
 Json estimate_json(const Estimate& estimate) {

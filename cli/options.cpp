@@ -190,12 +190,16 @@ void add_engine_options(CLI::App& command, Options& options) {
             "the experts of the first N layers on the host (llama.cpp --n-cpu-moe)");
   group.add("--auto",
             engine.auto_placement,
-            "as much on the GPUs as fits: all layers, then experts, then context");
+            "context, layers and experts as llama.cpp's own fit chooses them (--fit on)");
 }
 
 void add_draft_options(CLI::App& command, Options& options) {
   DraftOptions& draft = options.draft;
   const Group group{command, "Draft model"};
+  group.add("--mtp",
+            draft.own_block,
+            "N",
+            "draft N tokens by the model's own prediction block (llama.cpp --spec-type draft-mtp)");
   group.add(
       "--draft", draft.model, "MODEL", "a second model that drafts for the first (llama.cpp -md)");
   group.add("--draft-weights", draft.weights, "F", "its weight format, as --weights");
@@ -220,6 +224,13 @@ void add_adapter_options(CLI::App& command, Options& options) {
   group.add("--lora-rank", adapters.rank, "R", "adapters of this rank, 16-bit (llama.cpp: f32)");
   group.add("--lora-targets", adapters.targets, "LIST", "of q,k,v,o,gate,up,down; default all");
   group.add("--max-loras", adapters.slots, "N", "so many of them at once, default 1");
+}
+
+void add_projector_options(CLI::App& command, Options& options) {
+  ProjectorOptions& projector = options.projector;
+  const Group group{command, "Vision"};
+  group.add("--mmproj", projector.file, "GGUF", "its vision tower and projector (llama.cpp)");
+  group.add("--no-mmproj-offload", projector.on_host, "keep them on the host");
 }
 
 }  // namespace kvfathom::cli

@@ -81,6 +81,7 @@ struct CrossoverOptions {
 
 /// A second model that drafts for the first.
 struct DraftOptions {
+  Text own_block;  ///< tokens drafted by the model's own prediction block
   Text model;
   Text weights;
   Text gpu_layers;
@@ -96,6 +97,12 @@ struct AdapterOptions {
   Text slots;
 };
 
+/// A vision tower and its projector beside the model.
+struct ProjectorOptions {
+  Text file;
+  bool on_host = false;
+};
+
 /// One struct for all commands: each registers the part it has a use for.
 struct Options {
   OutputOptions output;
@@ -105,6 +112,7 @@ struct Options {
   EngineOptions engine;
   DraftOptions draft;
   AdapterOptions adapters;
+  ProjectorOptions projector;
   bool beyond_trained = false;
   bool users = false;
   bool smallest_gpu = false;
@@ -132,5 +140,6 @@ void add_law_options(CLI::App& command, Options& options);
 void add_speed_options(CLI::App& command, Options& options);
 void add_draft_options(CLI::App& command, Options& options);
 void add_adapter_options(CLI::App& command, Options& options);
+void add_projector_options(CLI::App& command, Options& options);
 
 }  // namespace kvfathom::cli

@@ -7,7 +7,9 @@
 #include "cli/adapters.h"
 #include "cli/auto_placement.h"
 #include "cli/data_dir.h"
+#include "cli/drafting.h"
 #include "cli/format.h"
+#include "cli/projector.h"
 #include "cli/speed_laws.h"
 #include "cli/values.h"
 #include "model/cache/applicability.h"
@@ -78,18 +80,6 @@ void require_loadable(const Query& query) {
   }
 }
 
-/// llama.cpp has no fp8 and no nvfp4 cache; the other engines refuse for themselves.
-void require_cache_types(const Query& query, const char* option, DType k, DType v) {
-  for (const DType type : {k, v}) {
-    const bool serving = type == DType::f8_e4m3 || type == DType::f8_e5m2 || type == DType::nvfp4;
-    if (serving && query.engine->name == "llama.cpp") {
-      throw InputError(option,
-                       std::string(name(type)) + " is no cache type of llama.cpp",
-                       "use f16, bf16, q8_0, q4_0 or another of its types");
-    }
-  }
-}
-
 /// Where the layers go, which only llama.cpp lets one choose.
 void read_placement(const Options& all, Query& query) {
   const EngineOptions& options = all.engine;
@@ -125,8 +115,9 @@ void read_placement(const Options& all, Query& query) {
     throw InputError("--auto", "given without a GPU", "give --gpu NAME or --memory SIZE");
   }
   if (options.auto_placement) {
-    query.auto_context_tokens = kFitContextTokens;
-    query.machine.reserve_bytes = all.gpu.reserve ? query.machine.reserve_bytes : kFitMarginBytes;
+    query.auto_context_tokens = llama_cpp::kFitContextTokens;
+    query.machine.reserve_bytes =
+        all.gpu.reserve ? query.machine.reserve_bytes : llama_cpp::kFitMarginBytes;
   }
 }
 
@@ -176,57 +167,6 @@ Query with_default_engine(const Query& base, const Options& options) {
   }
 }
 
-/// The draft model and what it may choose for itself; nothing else of the line is without one.
-void read_draft(const DraftOptions& options, Query& query) {
-  if (!options.model) {
-    if (options.weights || options.gpu_layers || options.cache_type_k || options.cache_type_v) {
-      throw InputError("--draft", "missing beside the options of a draft", "give --draft MODEL");
-    }
-    return;
-  }
-  if (loads_checkpoints(*query.engine)) {
-    throw Unsupported("--draft",
-                      std::string(query.engine->name) + ": no rule for a draft model",
-                      "use --engine llama.cpp or ideal");
-  }
-  DraftQuery draft;
-  draft.model = read_model(*options.model, options.weights);
-  if (draft.model.checkpoint && query.engine->name == "llama.cpp") {
-    foretell_gguf(draft.model);
-  }
-  if (options.gpu_layers) {
-    draft.choice.gpu_layers = parse_count("--draft-gpu-layers", *options.gpu_layers, 0, 1'000'000);
-  }
-  if (options.cache_type_k) {
-    draft.choice.cache_type_k = parse_cache_type("--draft-cache-type-k", *options.cache_type_k);
-  }
-  if (options.cache_type_v) {
-    draft.choice.cache_type_v = parse_cache_type("--draft-cache-type-v", *options.cache_type_v);
-  }
-  const llama_cpp::DraftChoice& types = draft.choice;
-  require_cache_types(query, "--draft-cache-type-k", types.cache_type_k, types.cache_type_v);
-  if (draft.model.foretold) {
-    draft.choice.weights_provenance = Provenance::modelled;
-  }
-  llama_cpp::refuse_draft(query.model.spec, draft.model.spec, query.settings);
-  query.draft = std::move(draft);
-}
-
-/// The query's draft model, planned by the same engine.
-Companion draft_companion(const Query& query,
-                          const EngineInfo& engine,
-                          const EngineSettings& settings) {
-  const ModelSpec& draft = query.draft->model.spec;
-  const EngineSettings of_draft = llama_cpp::draft_settings(settings, query.draft->choice);
-  Companion companion;
-  companion.plan = engine.prepare(draft, of_draft);
-  if (engine.name == "llama.cpp") {
-    companion.fixed = llama_cpp::drafted_rows(query.model.spec, draft, settings);
-    companion.options = llama_cpp::draft_options(of_draft, shell_word(query.draft->model.file));
-  }
-  return companion;
-}
-
 /// The plan with all that the query loads beside the model.
 std::unique_ptr<MemoryPlan> with_all_beside(const Query& query,
                                             const EngineInfo& engine,
@@ -236,14 +176,31 @@ std::unique_ptr<MemoryPlan> with_all_beside(const Query& query,
   if (query.draft) {
     companions.push_back(draft_companion(query, engine, settings));
   }
+  if (query.own_draft_tokens && engine.name == "llama.cpp") {
+    companions.push_back(prediction_companion(query, engine, settings, *plan));
+  }
   if (query.adapters) {
     companions.push_back(adapter_companion(query, engine, settings));
+  }
+  if (query.projector) {
+    companions.push_back(projector_companion(query, engine, settings));
   }
   return companions.empty() ? std::move(plan)
                             : with_companions(std::move(plan), std::move(companions));
 }
 
 }  // namespace
+
+void require_cache_types(const Query& query, const char* option, DType k, DType v) {
+  for (const DType type : {k, v}) {
+    const bool serving = type == DType::f8_e4m3 || type == DType::f8_e5m2 || type == DType::nvfp4;
+    if (serving && query.engine->name == "llama.cpp") {
+      throw InputError(option,
+                       std::string(name(type)) + " is no cache type of llama.cpp",
+                       "use f16, bf16, q8_0, q4_0 or another of its types");
+    }
+  }
+}
 
 bool keeps_all(DType dtype) {
   return dtype == DType::f16 || dtype == DType::bf16 || dtype == DType::f32;
@@ -328,8 +285,9 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
   require_cache_types(
       query, "--cache-type-k", query.settings.cache_type_k, query.settings.cache_type_v);
   require_loadable(query);
-  read_draft(options.draft, query);
+  read_drafting(options.draft, query);
   query.adapters = read_adapters(options, query);
+  query.projector = read_projector(options, query);
   return query;
 }
 
@@ -352,10 +310,11 @@ std::unique_ptr<MemoryPlan> plan_of(const Query& query,
   if (!query.auto_context_tokens) {
     return plan_as_placed(query, cache_case, settings);
   }
-  const EngineSettings chosen = auto_placed(query, cache_case, *query.auto_context_tokens);
+  const EngineSettings chosen = auto_fitted(query, cache_case, query.auto_context_tokens).settings;
   EngineSettings placed = settings;
   placed.gpu_layers = chosen.gpu_layers;
-  placed.cpu_moe_layers = chosen.cpu_moe_layers;
+  placed.layers_per_gpu = chosen.layers_per_gpu;
+  placed.moved_layers = chosen.moved_layers;
   return plan_as_placed(query, cache_case, placed);
 }
 

@@ -10,6 +10,7 @@
 #include "cli/gpu_argument.h"
 #include "cli/model_argument.h"
 #include "cli/options.h"
+#include "model/architecture/projector_spec.h"
 #include "model/cache/quality.h"
 #include "model/cache/request_text.h"
 #include "model/engine/engine.h"
@@ -51,6 +52,13 @@ struct AdapterQuery {
   std::int64_t slots = 1;
 };
 
+/// The file that llama.cpp loads beside the model to see images.
+struct ProjectorQuery {
+  std::string file;
+  ProjectorSpec spec;
+  bool on_host = false;
+};
+
 class SpeedData;
 
 struct Query {
@@ -65,10 +73,12 @@ struct Query {
   /// Files of speeds, read once for all plans of the query.
   std::shared_ptr<SpeedData> speeds;
   EngineSettings settings;  ///< of every case; scheme and cache types are the case's
-  /// `--auto`: every case's layers are placed so that this context fits.
+  /// `--auto`: every case's layers are placed by llama.cpp's fit for this context.
   std::optional<std::int64_t> auto_context_tokens;
   std::optional<DraftQuery> draft;
+  std::optional<std::int64_t> own_draft_tokens;  ///< by the model's own prediction block
   std::optional<AdapterQuery> adapters;
+  std::optional<ProjectorQuery> projector;
 };
 
 /// The engine that was named, else llama.cpp for a GGUF and vLLM for a checkpoint. What vLLM has no
@@ -119,6 +129,10 @@ struct SchemeLabel {
 [[nodiscard]] SchemeLabel label_of(const Query& query,
                                    const CacheCase& cache_case,
                                    const MemoryPlan& plan);
+
+/// Refuses types of a cache that llama.cpp does not have (fp8, nvfp4); the other engines refuse for
+/// themselves.
+void require_cache_types(const Query& query, const char* option, DType k, DType v);
 
 /// Whether a cache of this type loses nothing against one of 16 bits.
 [[nodiscard]] bool keeps_all(DType dtype);

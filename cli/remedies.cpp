@@ -84,30 +84,25 @@ void add_placement(const Query& query,
                    std::int64_t context_tokens,
                    std::vector<std::string>& found) {
   const EngineSettings& asked = query.settings;
-  if (query.engine->name != "llama.cpp" || asked.n_gpus == 0 || asked.gpu_layers ||
-      asked.cpu_moe_layers > 0 || query.auto_context_tokens || query.machine.host_shares_memory ||
-      query.adapters) {  // no rule places those
+  if (query.engine->name != "llama.cpp" || cache_case.by_formula || asked.n_gpus == 0 ||
+      asked.gpu_layers || asked.cpu_moe_layers > 0 || query.auto_context_tokens ||
+      query.machine.host_shares_memory || query.adapters || query.own_draft_tokens) {  // no rule
     return;
   }
-  Query placed = query;
-  placed.settings = auto_placed(query, cache_case, context_tokens);
+  Query with_auto = query;
+  with_auto.machine.reserve_bytes =
+      query.machine.reserve_bytes > 0 ? query.machine.reserve_bytes : llama_cpp::kFitMarginBytes;
+  const Query placed = placed_as(with_auto, auto_fitted(with_auto, cache_case, context_tokens));
   if (!case_fits(placed, cache_case, context_tokens)) {
     return;
   }
   const auto plan = plan_of(placed, cache_case);
   const std::int64_t host =
       plan->evaluate(context_tokens).ledger.total(Device{Device::kHost}).high_bytes;
-  std::string remedy;
-  if (placed.settings.cpu_moe_layers > 0) {
-    const std::string n = std::to_string(placed.settings.cpu_moe_layers);
-    remedy = "the experts of " + n + " layers on the host (--cpu-moe-layers " + n + ")";
-  }
-  if (placed.settings.gpu_layers) {
-    const std::string n = std::to_string(*placed.settings.gpu_layers);
-    remedy += std::string(remedy.empty() ? "" : " and ") + n + " layers on the GPU (--gpu-layers " +
-              n + ")";
-  }
-  found.push_back(remedy + ", with " + gib(host) + " of host memory");
+  const bool whole = placed.settings.gpu_layers.value_or(0) > n_layers(query.model.spec);
+  found.push_back(std::string(whole ? "experts" : "layers") +
+                  " on the host, as llama.cpp's fit puts them (--auto), with " + gib(host) +
+                  " of host memory");
 }
 
 /// Room for the weights as they are, or weights for the room there is.

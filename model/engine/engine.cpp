@@ -90,6 +90,28 @@ LedgerLine weights_line(Device device, std::int64_t bytes, const EngineSettings&
   return line;
 }
 
+std::vector<MovedLayers> moved_layers(const Placement& placement) {
+  std::vector<MovedLayer> by_layer = placement.moved;
+  std::ranges::sort(by_layer, {}, &MovedLayer::layer);
+  std::vector<MovedLayers> runs;
+  for (const MovedLayer& moved : by_layer) {
+    const bool follows = !runs.empty() && runs.back().last + 1 == moved.layer &&
+                         runs.back().matrices == moved.matrices &&
+                         runs.back().device.index == moved.device;
+    if (follows) {
+      runs.back().last = moved.layer;
+    } else {
+      runs.push_back({moved.layer, moved.layer, moved.matrices, {moved.device}});
+    }
+  }
+  return runs;
+}
+
+std::string_view name(MovedMatrices matrices) {
+  constexpr std::array<std::string_view, 4> kNames{"experts", "all", "all_but_up", "down"};
+  return kNames.at(static_cast<std::size_t>(matrices));
+}
+
 std::string_view name(CacheScheme scheme) {
   return cache::all_schemes()[static_cast<std::size_t>(scheme)].name;
 }

@@ -71,8 +71,20 @@ struct CachePool {
 struct Placement {
   std::vector<std::pair<Device, std::int64_t>> layers;  ///< the output head counts as one
   std::int64_t host_expert_layers =
-      0;  ///< so many layers, from the first, have experts on the host
+      0;                               ///< so many layers, from the first, have experts on the host
+  std::vector<MovedLayer> moved = {};  ///< what else is not with its layer, by layer
 };
+
+/// Layers in a row of which the same matrices are on the same device.
+struct MovedLayers {
+  std::int64_t first = 0;
+  std::int64_t last = 0;
+  MovedMatrices matrices = MovedMatrices::experts;
+  Device device;
+};
+[[nodiscard]] std::vector<MovedLayers> moved_layers(const Placement& placement);
+/// As the enumerator is spelled.
+[[nodiscard]] std::string_view name(MovedMatrices matrices);
 
 /// A model under an engine and settings, prepared once so that many contexts can be priced fast.
 class MemoryPlan {

@@ -38,6 +38,23 @@ enum class CacheScheme : std::uint8_t {
   offload,  ///< the native scheme with a share of it elsewhere; others compose
 };
 
+/// Matrices of a layer's feed-forward part that llama.cpp's fit moves together; routed experts are
+/// among them, shared ones and the router too, but not with `experts`.
+enum class MovedMatrices : std::uint8_t {
+  experts,     ///< up, gate and down of the routed experts
+  all,         ///< every up, gate and down
+  all_but_up,  ///< every gate and down
+  down,
+};
+
+/// Matrices of a layer elsewhere than the layer (llama.cpp --override-tensor).
+struct MovedLayer {
+  std::int64_t layer = 0;
+  MovedMatrices matrices = MovedMatrices::experts;
+  int device = -1;  ///< a GPU, or the host
+  friend bool operator==(const MovedLayer&, const MovedLayer&) = default;
+};
+
 /// Settings of one run. Words as in the field: batch_tokens and ubatch_tokens are tokens of one
 /// logical and physical forward pass (llama.cpp n_batch, n_ubatch).
 struct EngineSettings {
@@ -72,6 +89,9 @@ struct EngineSettings {
   std::optional<std::int64_t> gpu_layers;
   std::int64_t cpu_moe_layers = 0;  ///< the experts of so many layers, from the first, on the host
   std::vector<std::int64_t> gpu_memory_bytes;  ///< layers are split by these; empty: evenly
+  /// So many of gpu_layers on each GPU, whatever they hold (llama.cpp -ts). Empty: split as above.
+  std::vector<std::int64_t> layers_per_gpu;
+  std::vector<MovedLayer> moved_layers;  ///< besides cpu_moe_layers, at most one entry a layer
   /// How sure the stored tensors are: `exact` for a file's own, `modelled` where a recipe made them
   /// of a config; then the weights' line gets an interval.
   Provenance weights_provenance = Provenance::exact;

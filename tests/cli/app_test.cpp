@@ -134,6 +134,10 @@ constexpr Refusal kRefusals[] = {
     {"fit glm-4.7-flash --engine llama.cpp --gpu rtx-4090 --auto --cpu-moe",
      2,
      "--auto: given together with a placement; give one of them"},
+    {"fit glm-4.7-flash --engine llama.cpp --gpu rtx-4090 --auto --beyond-trained",
+     2,
+     "--beyond-trained: given together with --auto; leave it out: llama.cpp's fit stays within the "
+     "trained context"},
     {"fit glm-4.7-flash --engine llama.cpp --gpu rtx-4090 --cpu-moe --cpu-moe-layers 2",
      2,
      "--cpu-moe-layers: given together with --cpu-moe; give one of them"},

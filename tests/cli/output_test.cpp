@@ -221,16 +221,25 @@ TEST(Placement, AHardwareFileMaySayWhatItsHostHas) {
   EXPECT_EQ(total_of(document, "host").at("capacity_bytes"), std::int64_t{32} << 30);
 }
 
-TEST(Placement, AutoFitsWithTheMostOnTheGpu) {
-  const std::string words = "memory qwen3-30b-a3b --weights q4_k_m --gpu rtx-4070 --context 8192 ";
-  const Json chosen = json_of(words + "--auto");
+// The experts of the last layers are on the host, and one layer may be in parts between: with those
+// of one layer more on the GPU, 1 GiB is not free any more.
+TEST(Placement, AutoKeepsTheExpertsOfTheFirstLayersOnTheGpu) {
+  const Json chosen =
+      json_of("memory qwen3-30b-a3b --weights q4_k_m --gpu rtx-4070 --context 8192 --auto");
   EXPECT_EQ(chosen.at("fits"), true);
-  const int n = chosen.at("placement").at("host_expert_layers");
-  ASSERT_GT(n, 0);
-  // as llama.cpp's fit, it leaves 1 GiB
-  const std::string by_hand = words + "--reserve 1GiB --cpu-moe-layers ";
-  EXPECT_EQ(json_of(by_hand + std::to_string(n)).at("ledger"), chosen.at("ledger"));
-  EXPECT_EQ(json_of(by_hand + std::to_string(n - 1), 1).at("fits"), false);
+  const Json& placement = chosen.at("placement");
+  EXPECT_EQ(placement.at("layers").size(), 1U);
+  EXPECT_EQ(placement.at("host_expert_layers"), 0);
+  const Json& rest = placement.at("moved").back();
+  EXPECT_EQ(rest.at("matrices"), "experts");
+  EXPECT_EQ(rest.at("device"), "host");
+  EXPECT_EQ(rest.at("last_layer"), 47);
+  const std::int64_t on_host = 48 - rest.at("first_layer").get<std::int64_t>();
+  const std::string by_hand =
+      "memory qwen3-30b-a3b --weights q4_k_m --gpu rtx-4070 --context 8192 --reserve 1GiB "
+      "--cpu-moe-layers ";
+  EXPECT_EQ(json_of(by_hand + std::to_string(on_host + 1)).at("fits"), true);
+  EXPECT_EQ(json_of(by_hand + std::to_string(on_host - 2), 1).at("fits"), false);
 }
 
 TEST(Placement, AutoTakesLayersWhereThereAreNoExperts) {
@@ -239,8 +248,34 @@ TEST(Placement, AutoTakesLayersWhereThereAreNoExperts) {
   const int on_gpu = chosen.at("placement").at("layers").at(0).at("count");
   EXPECT_EQ(chosen.at("placement").at("layers").at(1).at("device"), "host");
   const std::string by_hand = words + "--reserve 1GiB --gpu-layers ";
-  EXPECT_EQ(json_of(by_hand + std::to_string(on_gpu)).at("fits"), true);
+  EXPECT_EQ(json_of(by_hand + std::to_string(on_gpu)).at("ledger"), chosen.at("ledger"));
   EXPECT_EQ(json_of(by_hand + std::to_string(on_gpu + 1), 1).at("fits"), false);
+}
+
+// llama.cpp gives up context before layers, down to 4,096 tokens; that fits here by interpolation
+// between them and the trained 131,072, to a block of 256.
+TEST(Placement, AutoShrinksTheContextFirst) {
+  const std::string words =
+      "fit llama-3.1-8b --weights q8_0 --gpu rtx-4070 --cache-type-k f16 "
+      "--cache-type-v f16 --scheme native ";
+  const Json longest = json_of(words + "--reserve 1GiB").at("answers").at(0);
+  const Json chosen = json_of(words + "--auto").at("answers").at(0);
+  EXPECT_EQ(chosen.at("placement"), nullptr);
+  EXPECT_EQ(chosen.at("limited_by"), "memory");
+  const std::int64_t most = longest.at("max_context_tokens");
+  const std::int64_t context = chosen.at("max_context_tokens");
+  EXPECT_EQ(context % 256, 0);
+  EXPECT_LE(context, most);
+  EXPECT_GE(context, most - 1024);
+}
+
+TEST(Placement, AutoKeepsTheLeastContextAndMovesLayersBelowIt) {
+  const Json answers =
+      json_of("fit llama-3.1-8b --weights q8_0 --memory 6GiB --auto").at("answers");
+  for (const Json& answer : answers) {
+    EXPECT_EQ(answer.at("max_context_tokens"), 4096);
+    EXPECT_EQ(answer.at("placement").at("layers").size(), 2U);
+  }
 }
 
 TEST(Placement, AutoLeavesAloneWhatFits) {

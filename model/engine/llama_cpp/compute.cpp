@@ -18,9 +18,6 @@ namespace kvfathom::llama_cpp {
 
 namespace {
 
-constexpr std::int64_t kDeviceAlignment = 128;
-constexpr std::int64_t kHostAlignment = 32;  // TENSOR_ALIGNMENT
-
 constexpr std::int64_t kFewTokens = 32;
 constexpr int kPipelineCopies = 4;  // GGML_SCHED_MAX_COPIES
 
@@ -40,7 +37,7 @@ void place_layers(const ModelSpec& model, const LayerPlaces& places, TensorGraph
   std::vector<int> devices(places.devices.begin(), places.devices.begin() + n_layers);
   devices.push_back(places.devices.back());
   graph.set_places(devices);
-  graph.set_host_experts(places.host_expert_layers);
+  graph.set_moved(places.moved);
   HostMatrices matrices;
   for (const Tensor& t : model.tensors) {
     const std::int64_t block = block_of(t.name);
@@ -98,7 +95,7 @@ struct CompiledPass {
   }
 
   [[nodiscard]] std::int64_t alignment(BackendId backend) const {
-    return backend == machine.host() ? kHostAlignment : kDeviceAlignment;
+    return backend == machine.host() ? kHostAlignment : kCudaAlignment;
   }
 };
 
@@ -162,11 +159,11 @@ ComputeBytes ComputePlan::bytes_by_full_replay(const CacheCells& cells) const {
   ComputeBytes result;
   result.host_bytes = replay(p.events, host, p.alignment(host), cells);
   if (p.machine.n_gpus > 0) {
-    result.device_bytes = replay(p.events, 0, kDeviceAlignment, cells);
+    result.device_bytes = replay(p.events, 0, kCudaAlignment, cells);
   }
   for (int gpu = 1; gpu < p.machine.n_gpus; ++gpu) {
     result.more_device_bytes.push_back(
-        replay(p.events, static_cast<BackendId>(gpu), kDeviceAlignment, cells));
+        replay(p.events, static_cast<BackendId>(gpu), kCudaAlignment, cells));
   }
   return result;
 }

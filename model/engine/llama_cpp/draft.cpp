@@ -52,6 +52,7 @@ EngineSettings draft_settings(const EngineSettings& settings, const DraftChoice&
   draft.cache_type_v = choice.cache_type_v;
   draft.gpu_layers = choice.gpu_layers;
   draft.cpu_moe_layers = 0;
+  draft.moved_layers.clear();
   draft.weights_provenance = choice.weights_provenance;
   return draft;
 }

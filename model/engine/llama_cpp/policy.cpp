@@ -49,8 +49,9 @@ ComputeInterval compute_interval(const EngineSettings& settings, const CellSetti
   const std::int64_t tokens = cells.ubatch_tokens == 0
                                   ? cells.batch_tokens
                                   : std::min(cells.ubatch_tokens, cells.batch_tokens);
-  const bool is_seen = settings.cpu_moe_layers == 0 && settings.n_gpus <= 2 &&
-                       settings.gpu_memory_bytes.empty() &&
+  const bool is_seen = settings.cpu_moe_layers == 0 && settings.moved_layers.empty() &&
+                       settings.n_gpus <= 2 && settings.gpu_memory_bytes.empty() &&
+                       settings.layers_per_gpu.empty() &&
                        !(settings.n_gpus == 2 && settings.gpu_layers) &&
                        (!llama_cpp::is_spread(settings) || tokens >= kFewTokens);
   return is_seen ? ComputeInterval() : std::pair{90, 110};

@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <string_view>
+#include <utility>
 
 #include "model/weights/tensor_name.h"
 
 namespace kvfathom::llama_cpp {
 namespace {
 
-constexpr std::int64_t kHostAlignment = 32;    // TENSOR_ALIGNMENT
-constexpr std::int64_t kCudaAlignment = 128;   // alignment of CUDA buffers
 constexpr std::int64_t kCudaRowPadding = 512;  // MATRIX_ROW_PADDING: elements
 constexpr int kHost = -1;
 
@@ -127,18 +126,38 @@ std::vector<int> devices_of(std::int64_t n_blocks, const LayerSplit& split) {
   return devices;
 }
 
-/// Whether --n-cpu-moe moves the tensor: matrices and biases of routed experts.
+/// Matrices and biases of routed experts.
 bool is_expert(std::string_view name) {
   return name.find(".ffn_") != std::string_view::npos &&
          name.find("exps.") != std::string_view::npos;
+}
+
+/// Whether the patterns of common/fit.cpp (get_overflow_pattern) take the tensor of a block: they
+/// match by prefix, so "ffn_gate" takes the router (ffn_gate_inp) and shared experts along.
+bool moves(MovedMatrices matrices, std::string_view name) {
+  const bool up = name.find(".ffn_up") != std::string_view::npos;
+  const bool down = name.find(".ffn_down") != std::string_view::npos;
+  const bool gate = name.find(".ffn_gate") != std::string_view::npos;
+  switch (matrices) {
+    case MovedMatrices::experts:
+      return is_expert(name);
+    case MovedMatrices::all:
+      return up || gate || down;
+    case MovedMatrices::all_but_up:
+      return gate || down;
+    case MovedMatrices::down:
+      return down;
+  }
+  return false;
 }
 
 class Placer {
  public:
   Placer(const ModelSpec& model, std::span<const Tensor> tensors, const LayerSplit& split)
       : model_(model) {
-    host_expert_layers_ = split.host_expert_layers;
-    devices_ = layer_places(model, tensors, split).devices;
+    LayerPlaces places = layer_places(model, tensors, split);
+    devices_ = std::move(places.devices);
+    moved_ = std::move(places.moved);
     placed_.gpu_bytes.assign(static_cast<std::size_t>(std::max(split.n_gpus, 0)), 0);
   }
 
@@ -146,8 +165,7 @@ class Placer {
     const std::int64_t block = block_of(t.name);
     if (block != kNoBlock) {
       if (block < n_layers(model_)) {
-        const bool moved = block < host_expert_layers_ && is_expert(t.name);
-        add(t, moved ? kHost : devices_[static_cast<std::size_t>(block)], block);
+        add(t, device_of(t.name, block), block);
       }
     } else if (any_prefix(t.name, kInputTensors)) {
       add(t, kHost, block);
@@ -173,6 +191,12 @@ class Placer {
   [[nodiscard]] const PlacedWeights& placed() const { return placed_; }
 
  private:
+  [[nodiscard]] int device_of(std::string_view name, std::int64_t block) const {
+    const auto moved = std::ranges::find_if(
+        moved_, [&](const MovedLayer& m) { return m.layer == block && moves(m.matrices, name); });
+    return moved == moved_.end() ? devices_[static_cast<std::size_t>(block)] : moved->device;
+  }
+
   void add(const Tensor& t, int device, std::int64_t block) {
     if (device == kHost || !cuda_holds(model_, t, block)) {
       placed_.host_bytes += host_bytes(t);
@@ -182,19 +206,23 @@ class Placer {
   }
 
   const ModelSpec& model_;
-  std::int64_t host_expert_layers_ = 0;
   std::vector<int> devices_;
+  std::vector<MovedLayer> moved_;
   PlacedWeights placed_;
 };
 
 }  // namespace
+
+std::int64_t buffer_bytes(const Tensor& tensor, bool on_gpu) {
+  return on_gpu ? cuda_bytes(tensor) : host_bytes(tensor);
+}
 
 bool LayerPlaces::all_on_gpus() const {
   return !devices.empty() && devices.front() != kHost;  // the last layers go first
 }
 
 bool LayerPlaces::runs_as_pipeline() const {
-  return n_gpus > 1 && all_on_gpus() && host_expert_layers == 0;
+  return n_gpus > 1 && all_on_gpus() && moved.empty();
 }
 
 LayerPlaces layer_places(const ModelSpec& model,
@@ -204,7 +232,12 @@ LayerPlaces layer_places(const ModelSpec& model,
   for (const Tensor& t : tensors) {
     n_blocks = std::max(n_blocks, block_of(t.name) + 1);
   }
-  return {split.n_gpus, devices_of(n_blocks, split), split.host_expert_layers};
+  LayerPlaces places{
+      split.n_gpus, devices_of(n_blocks, split), split.host_expert_layers, split.moved};
+  for (std::int64_t i = 0; i < std::min(split.host_expert_layers, n_layers(model)); ++i) {
+    places.moved.push_back({i, MovedMatrices::experts, kHost});
+  }
+  return places;
 }
 
 PlacedWeights placed_weights(const ModelSpec& model,

@@ -11,8 +11,15 @@
 #include <vector>
 
 #include "model/architecture/model_spec.h"
+#include "model/engine/settings.h"
 
 namespace kvfathom::llama_cpp {
+
+inline constexpr std::int64_t kHostAlignment = 32;   // TENSOR_ALIGNMENT
+inline constexpr std::int64_t kCudaAlignment = 128;  // alignment of CUDA buffers
+
+/// Bytes of a tensor in a buffer of weights.
+[[nodiscard]] std::int64_t buffer_bytes(const Tensor& tensor, bool on_gpu);
 
 struct WeightBytes {
   std::int64_t device_bytes = 0;
@@ -28,12 +35,14 @@ struct WeightBytes {
 
 /// Which layers go where: the last `gpu_layers` (the output head counts as one) are split over
 /// `n_gpus` GPUs by `shares` (llama.cpp's -ts, or the memory of each), evenly if there are none.
-/// The experts of the first `host_expert_layers` layers stay on the host (--n-cpu-moe).
+/// The experts of the first `host_expert_layers` layers stay on the host (--n-cpu-moe), and `moved`
+/// says where else matrices are (--override-tensor).
 struct LayerSplit {
   int n_gpus = 1;
   std::int64_t gpu_layers = std::numeric_limits<std::int64_t>::max();
   std::vector<double> shares = {};
   std::int64_t host_expert_layers = 0;
+  std::vector<MovedLayer> moved = {};
 };
 
 /// The split, worked out.
@@ -42,6 +51,7 @@ struct LayerPlaces {
   /// The GPU of every layer, -1 on the host; the last entry is the output head's.
   std::vector<int> devices;
   std::int64_t host_expert_layers = 0;
+  std::vector<MovedLayer> moved = {};  ///< with the host_expert_layers
 
   [[nodiscard]] bool all_on_gpus() const;
   /// Micro-batches overlap between GPUs: needs every layer on one, and no tensor moved by hand.

@@ -65,8 +65,8 @@ TensorId Builder::rope(TensorId x, TensorId pos) {
   return graph.like(Op::rope, x, {pos, factors});
 }
 
-TensorId Builder::project(TensorId x, std::int64_t n_out, bool with_bias) {
-  const TensorId t = graph.project(x, n_out);
+TensorId Builder::project(TensorId x, std::int64_t n_out, bool with_bias, MatrixRole role) {
+  const TensorId t = graph.project(x, n_out, role);
   return with_bias ? bias(t) : t;
 }
 
@@ -102,14 +102,14 @@ TensorId Builder::activate(TensorId x, Activation activation) {
 }
 
 TensorId Builder::feed_forward(TensorId x, const DenseFeedForward& ff, Activation activation) {
-  const TensorId up = project(x, ff.intermediate_size, ff.bias);
+  const TensorId up = project(x, ff.intermediate_size, ff.bias, MatrixRole::up);
   TensorId t = kNoTensor;
   if (ff.gated) {
-    t = graph.glu(project(x, ff.intermediate_size, ff.bias), up);
+    t = graph.glu(project(x, ff.intermediate_size, ff.bias, MatrixRole::gate), up);
   } else {
     t = activate(up, activation);
   }
-  return project(t, model.hidden_size, ff.bias);
+  return project(t, model.hidden_size, ff.bias, MatrixRole::down);
 }
 
 void Builder::head(TensorId x) {

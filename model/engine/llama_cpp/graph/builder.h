@@ -101,7 +101,10 @@ class Builder {
   TensorId bias(TensorId x) { return graph.add(x, channel_weight(x)); }
   /// Times a weight per channel.
   TensorId scale_channels(TensorId x) { return graph.mul(x, channel_weight(x)); }
-  TensorId project(TensorId x, std::int64_t n_out, bool with_bias = false);
+  TensorId project(TensorId x,
+                   std::int64_t n_out,
+                   bool with_bias = false,
+                   MatrixRole role = MatrixRole::other);
   /// Projections, biases and per-head shape; fused where the file has one QKV matrix.
   Qkv qkv(const Attention& a, TensorId x, bool fused);
   /// Expands q, k and v, stores k and v, attends: [heads*v_head_dim, tokens].

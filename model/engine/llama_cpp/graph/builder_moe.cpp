@@ -60,31 +60,35 @@ TensorId Builder::run_experts(TensorId x,
                               TensorId chosen,
                               const MixtureOfExperts& moe,
                               const MoeOptions& options) {
-  const auto add_bias = [&](TensorId t) {
-    return options.expert_bias ? graph.add_expert_bias(t, chosen, moe.n_experts) : t;
+  const auto times = [&](TensorId t, std::int64_t n_out, MatrixRole role) {
+    const TensorId product = graph.mul_mat_id(t, chosen, n_out, role);
+    return options.expert_bias ? graph.add_expert_bias(product, chosen, moe.n_experts, role)
+                               : product;
   };
   const std::int64_t width = moe.intermediate_size;
   TensorId t = kNoTensor;
   if (options.merged_gate_up) {
-    const TensorId both = add_bias(graph.mul_mat_id(x, chosen, 2 * width));
+    const TensorId both = times(x, 2 * width, MatrixRole::gate_and_up);
     const TensorNode b = graph[both];
     const Extents ne{width, b.ne[1], b.ne[2], 1};
     const Extents nb{b.nb[0], b.nb[1], b.nb[2], b.nb[2] * b.ne[2]};
     const TensorId gate = graph.view(both, ne, nb);
     t = graph.glu(gate, graph.view(both, ne, nb, b.nb[0] * width));
   } else {
-    const TensorId up = add_bias(graph.mul_mat_id(x, chosen, width));
-    t = options.gated ? graph.glu(add_bias(graph.mul_mat_id(x, chosen, width)), up)
+    const TensorId up = times(x, width, MatrixRole::up);
+    t = options.gated ? graph.glu(times(x, width, MatrixRole::gate), up)
                       : activate(up, options.activation);
   }
-  return add_bias(graph.mul_mat_id(t, chosen, graph[x].ne[0].constant));
+  return times(t, graph[x].ne[0].constant, MatrixRole::down);
 }
 
 TensorId Builder::experts(TensorId x, const MixtureOfExperts& moe, const MoeOptions& options) {
   const std::int64_t width = graph[x].ne[0].constant;
   const std::int64_t used = moe.n_experts_per_token;
   const Affine rows = graph[x].ne[1];  // fewer than n_tokens in the last layer
-  TensorId router = options.logits == kNoTensor ? graph.project(x, moe.n_experts) : options.logits;
+  TensorId router = options.logits == kNoTensor
+                        ? graph.project(x, moe.n_experts, MatrixRole::gate)  // ffn_gate_inp
+                        : options.logits;
   router = options.router_bias ? bias(router) : router;
   TensorId probabilities = router;
   if (options.gating == ExpertGating::softmax) {

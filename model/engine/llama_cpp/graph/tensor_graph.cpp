@@ -99,12 +99,41 @@ TensorId TensorGraph::layer_weight(DType type, const Extents& ne) {
   if (place() == kHostPlace) {
     return placed(type, ne, Placement::host, true);
   }
-  const auto gpu = static_cast<std::size_t>(int{place()});  // no host here: not negative
-  gpu_weights_.resize(std::max(gpu_weights_.size(), gpu + 1), kNoTensor);
-  if (gpu_weights_[gpu] == kNoTensor) {
-    gpu_weights_[gpu] = placed(DType::f16, {1, 1, 1, 1}, Placement::device, true);
+  return gpu_weight(place());
+}
+
+TensorId TensorGraph::gpu_weight(std::int8_t gpu) {
+  const auto index = static_cast<std::size_t>(int{gpu});  // no host here: not negative
+  gpu_weights_.resize(std::max(gpu_weights_.size(), index + 1), kNoTensor);
+  if (gpu_weights_[index] == kNoTensor) {
+    TensorNode& node = (*this)[placed(DType::f16, {1, 1, 1, 1}, Placement::device, true)];
+    node.placed = Placement::device;  // though the layer at hand may be on the host
+    node.place = gpu;
+    gpu_weights_[index] = static_cast<TensorId>(size() - 1);
   }
-  return gpu_weights_[gpu];
+  return gpu_weights_[index];
+}
+
+std::int8_t TensorGraph::place_of(bool experts, MatrixRole role) const {
+  const auto moves = [&](MovedMatrices matrices) {
+    switch (matrices) {
+      case MovedMatrices::experts:
+        return experts;
+      case MovedMatrices::all:
+        return role != MatrixRole::other;
+      case MovedMatrices::all_but_up:
+        return role != MatrixRole::other && role != MatrixRole::up;
+      case MovedMatrices::down:
+        return role == MatrixRole::down;
+    }
+    return false;
+  };
+  for (const MovedLayer& moved : moved_) {
+    if (moved.layer == layer_ && moves(moved.matrices)) {
+      return static_cast<std::int8_t>(moved.device);
+    }
+  }
+  return place();
 }
 
 TensorId TensorGraph::rope_factors(std::int64_t n) {
@@ -126,12 +155,12 @@ TensorId TensorGraph::host_matrix(bool experts, const Affine& n_in, std::int64_t
   return placed(t.dtype, {t.shape[0], t.shape[1], t.shape[2], t.shape[3]}, Placement::host, true);
 }
 
-TensorId TensorGraph::layer_matrix(const Affine& n_in, std::int64_t n_out) {
-  return place() == kHostPlace ? host_matrix(false, n_in, n_out) : layer_weight(DType::f16, {});
-}
-
-TensorId TensorGraph::expert_matrix(const Affine& n_in, std::int64_t n_out) {
-  return experts_on_host() ? host_matrix(true, n_in, n_out) : layer_weight(DType::f16, {});
+TensorId TensorGraph::matrix(bool experts,
+                             const Affine& n_in,
+                             std::int64_t n_out,
+                             MatrixRole role) {
+  const std::int8_t where = place_of(experts, role);
+  return where == kHostPlace ? host_matrix(experts, n_in, n_out) : gpu_weight(where);
 }
 
 TensorId TensorGraph::host_weight(DType type) {
@@ -209,23 +238,27 @@ TensorId TensorGraph::mul_mat(TensorId a, TensorId b) {
   return operation(Op::mul_mat, DType::f32, {x.ne[1], y.ne[1], y.ne[2], y.ne[3]}, {a, b});
 }
 
-TensorId TensorGraph::project(TensorId b, std::int64_t n_out) {
+TensorId TensorGraph::project(TensorId b, std::int64_t n_out, MatrixRole role) {
   const Extents ne = (*this)[b].ne;
-  const TensorId weight = layer_matrix(ne[0], n_out);
+  const TensorId weight = matrix(false, ne[0], n_out, role);
   return operation(Op::mul_mat, DType::f32, {n_out, ne[1], ne[2], ne[3]}, {weight, b});
 }
 
-TensorId TensorGraph::mul_mat_id(TensorId b, TensorId ids, std::int64_t n_out) {
+TensorId TensorGraph::mul_mat_id(TensorId b, TensorId ids, std::int64_t n_out, MatrixRole role) {
   const Extents ne{n_out, (*this)[ids].ne[0], (*this)[b].ne[2], 1};
   const Affine n_in = (*this)[b].ne[0];
-  const TensorId weight = expert_matrix(n_in, n_out);
+  const TensorId weight = matrix(true, n_in, n_out, role);
   return operation(Op::mul_mat_id, DType::f32, ne, {weight, b, ids});
 }
 
-TensorId TensorGraph::add_expert_bias(TensorId a, TensorId ids, std::int64_t n_experts) {
+TensorId TensorGraph::add_expert_bias(TensorId a,
+                                      TensorId ids,
+                                      std::int64_t n_experts,
+                                      MatrixRole role) {
   const Extents ne{(*this)[a].ne[0], n_experts, 1, 1};
-  const TensorId weight = experts_on_host() ? placed(DType::f32, ne, Placement::host, true)
-                                            : layer_weight(DType::f32, ne);
+  const std::int8_t where = place_of(true, role);
+  const TensorId weight =
+      where == kHostPlace ? placed(DType::f32, ne, Placement::host, true) : gpu_weight(where);
   return like(Op::add_id, a, {weight, ids});
 }
 

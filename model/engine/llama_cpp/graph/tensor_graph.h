@@ -10,11 +10,13 @@
 #include <map>
 #include <span>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "model/architecture/tensor.h"
 #include "model/dtype.h"
 #include "model/engine/llama_cpp/graph/affine.h"
+#include "model/engine/settings.h"
 
 namespace kvfathom::llama_cpp {
 
@@ -114,6 +116,9 @@ struct TensorNode {
 using HostMatrices =
     std::map<std::tuple<std::int64_t, bool, std::int64_t, std::int64_t>, std::deque<const Tensor*>>;
 
+/// What a matrix is to a feed-forward part, as far as MovedMatrices tell apart.
+enum class MatrixRole : std::uint8_t { other, up, gate, gate_and_up, down };
+
 /// Tensors in order of creation, and the order in which the pass runs them.
 class TensorGraph {
  public:
@@ -139,8 +144,8 @@ class TensorGraph {
   [[nodiscard]] std::int64_t layer() const { return layer_; }
   /// The matrices that layers on the host, or experts on it, will ask for.
   void set_host_matrices(HostMatrices matrices) { host_matrices_ = std::move(matrices); }
-  /// The experts of the first `n` layers stay on the host wherever their layers are.
-  void set_host_experts(std::int64_t n) { first_layers_with_host_experts_ = n; }
+  /// Matrices that are elsewhere than their layers.
+  void set_moved(std::vector<MovedLayer> moved) { moved_ = std::move(moved); }
   void reserve(std::size_t n_tensors);
   /// The cells by which a backend chooses kernels where their number decides.
   void set_usual_cells(const CacheCells& cells) { usual_cells_ = cells; }
@@ -152,8 +157,6 @@ class TensorGraph {
   /// A weight of the current layer. Its shape matters only on the host: operations that move to a
   /// GPU take a copy along. One tensor stands for all weights of a GPU.
   [[nodiscard]] TensorId layer_weight(DType type, const Extents& ne);
-  /// The same for a matrix of which only the ends are known: the file's tensor of that shape.
-  [[nodiscard]] TensorId layer_matrix(const Affine& n_in, std::int64_t n_out);
   /// Frequency factors [n], of which the host's layers share one tensor; none for those of a GPU,
   /// where they decide nothing.
   [[nodiscard]] TensorId rope_factors(std::int64_t n);
@@ -171,10 +174,10 @@ class TensorGraph {
   TensorId like(Op op, TensorId a, std::initializer_list<TensorId> more_sources = {});
   TensorId mul_mat(TensorId a, TensorId b);
   /// weight [n_in, n_out] times b; b of any rank.
-  TensorId project(TensorId b, std::int64_t n_out);
-  TensorId mul_mat_id(TensorId b, TensorId ids, std::int64_t n_out);
-  /// a plus the row of a bias [n, n_experts] that `ids` names.
-  TensorId add_expert_bias(TensorId a, TensorId ids, std::int64_t n_experts);
+  TensorId project(TensorId b, std::int64_t n_out, MatrixRole role = MatrixRole::other);
+  TensorId mul_mat_id(TensorId b, TensorId ids, std::int64_t n_out, MatrixRole role);
+  /// a plus the row of a bias [n, n_experts] that `ids` names; it lies with the matrix of `role`.
+  TensorId add_expert_bias(TensorId a, TensorId ids, std::int64_t n_experts, MatrixRole role);
   TensorId get_rows(TensorId a, TensorId ids);
   TensorId set_rows(TensorId destination, TensorId rows, TensorId ids);  ///< a view of destination
   TensorId concat(TensorId a, TensorId b, std::size_t axis);
@@ -204,11 +207,15 @@ class TensorGraph {
 
  private:
   TensorId push(TensorNode node);
-  [[nodiscard]] TensorId expert_matrix(const Affine& n_in, std::int64_t n_out);
+  /// A weight of which only the ends are known: on the host the file's tensor of that shape.
+  [[nodiscard]] TensorId matrix(bool experts,
+                                const Affine& n_in,
+                                std::int64_t n_out,
+                                MatrixRole role);
   [[nodiscard]] TensorId host_matrix(bool experts, const Affine& n_in, std::int64_t n_out);
-  [[nodiscard]] bool experts_on_host() const {
-    return place() == kHostPlace || layer_ < first_layers_with_host_experts_;
-  }
+  [[nodiscard]] TensorId gpu_weight(std::int8_t gpu);
+  /// Where a matrix of the current layer lies.
+  [[nodiscard]] std::int8_t place_of(bool experts, MatrixRole role) const;
   static void make_contiguous(TensorNode& node);
 
   std::vector<TensorNode> tensors_;
@@ -220,7 +227,7 @@ class TensorGraph {
   std::vector<std::int8_t> places_;
   std::vector<TensorId> gpu_weights_;  ///< by GPU
   HostMatrices host_matrices_;
-  std::int64_t first_layers_with_host_experts_ = 0;
+  std::vector<MovedLayer> moved_;
   TensorId host_rope_factors_ = kNoTensor;
 };
 

@@ -120,8 +120,8 @@ TensorId decoder_feed_forward(Builder& b,
   TensorGraph& g = b.graph;
   if (const auto* dense = std::get_if<DenseFeedForward>(&ff)) {
     if (traits.merged_gate_up) {
-      const TensorId both = b.project(x, 2 * dense->intermediate_size, dense->bias);
-      return b.project(g.glu(both, kNoTensor), b.model.hidden_size, dense->bias);
+      const TensorId both = b.project(x, 2 * dense->intermediate_size, dense->bias, MatrixRole::up);
+      return b.project(g.glu(both, kNoTensor), b.model.hidden_size, dense->bias, MatrixRole::down);
     }
     return b.feed_forward(x, *dense, traits.activation);
   }
@@ -131,7 +131,7 @@ TensorId decoder_feed_forward(Builder& b,
     const DenseFeedForward shared{moe.shared_intermediate_size, moe.gated, false};
     TensorId s = b.feed_forward(x, shared, traits.activation);
     if (moe.shared_expert_gate) {
-      const TensorId gate = g.project(x, 1);
+      const TensorId gate = g.project(x, 1, MatrixRole::gate);
       s = g.mul(s, g.like(Op::div, g.unary(gate), {gate}));
     }
     t = g.add(t, s);

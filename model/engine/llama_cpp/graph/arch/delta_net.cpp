@@ -149,7 +149,7 @@ TensorId qwen_feed_forward(Builder& b, const LayerSpec& layer, TensorId x) {
   }
   const TensorId shared =
       b.feed_forward(x, {moe.shared_intermediate_size, true, false}, Activation::silu);
-  return g.add(routed, g.mul(shared, g.unary(g.project(x, 1))));
+  return g.add(routed, g.mul(shared, g.unary(g.project(x, 1, MatrixRole::gate))));
 }
 
 void build(Builder& b, Generation generation) {

@@ -27,7 +27,7 @@ TensorId gemma4_feed_forward(Builder& b, const LayerSpec& layer, TensorId middle
   options.normalise_weights = true;
   options.scale_weights = false;
   options.merged_gate_up = b.has_tensor("blk.0.ffn_gate_up_exps.weight");
-  options.logits = g.project(routed, moe.n_experts);
+  options.logits = g.project(routed, moe.n_experts, MatrixRole::gate);
   return g.add(dense, b.norm(b.experts(x, moe, options)));
 }
 

@@ -154,7 +154,7 @@ TensorId nemotron_feed_forward(Builder& b, const LayerSpec& layer, TensorId x) {
   options.activation = Activation::relu_squared;
   options.gated = false;
   const TensorId narrow = moe.latent_size > 0 ? g.project(x, moe.latent_size) : x;
-  options.logits = g.project(x, moe.n_experts);
+  options.logits = g.project(x, moe.n_experts, MatrixRole::gate);
   TensorId routed = b.experts(narrow, moe, options);
   routed = moe.latent_size > 0 ? g.project(routed, b.model.hidden_size) : routed;
   const DenseFeedForward shared{moe.shared_intermediate_size, false, false};

@@ -1,0 +1,14 @@
+// A projector's GGUF (llama.cpp's mmproj), from its header alone.
+#pragma once
+
+#include <string>
+
+#include "model/architecture/projector_spec.h"
+
+namespace kvfathom {
+
+/// `path`: a GGUF whose general.architecture is "clip". InputError for any other file and for
+/// missing keys.
+[[nodiscard]] ProjectorSpec read_projector_file(const std::string& path);
+
+}  // namespace kvfathom

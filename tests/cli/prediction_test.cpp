@@ -1,0 +1,115 @@
+// --mtp: a model that drafts by its own prediction block, against logs of llama-server.
+#include <string>
+#include <utility>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/run_cli.h"
+
+namespace kvfathom::testing {
+namespace {
+
+using Json = nlohmann::json;
+
+// Of the shape of Qwen3.6-27B and Qwen3.8-27B, which the logs are of.
+const std::string kModel = "memory qwen3.5-27b --weights q4_k_m --engine llama.cpp --gpus 1 ";
+
+Json ledger_of(const std::string& words) {
+  const Ran ran = run_cli(words + " --json");
+  EXPECT_EQ(ran.status, 0) << words << "\n" << ran.err;
+  return Json::parse(ran.out).at("ledger");
+}
+
+/// A number of a line in MiB.
+double mib(const Json& ledger,
+           const std::string& device,
+           const std::string& kind,
+           const char* field = "bytes") {
+  for (const Json& line : ledger) {
+    if (line.at("device") == device && line.at("line") == kind) {
+      return line.value(field, line.at("bytes").get<double>()) / (1 << 20);
+    }
+  }
+  return 0.0;
+}
+
+/// The prediction block by hand, from the model's config: queries with their gates, keys, values,
+/// output, three matrices of the feed-forward, and the matrix over token and features.
+constexpr double kBlockValues =
+    5120.0 * (2 * 24 * 256 + 2 * 4 * 256 + 24 * 256 + 3 * 17408) + 2.0 * 5120 * 5120;
+
+struct Logged {
+  const char* settings;
+  int n_tokens;
+  double cache_mib;
+  double compute_mib;
+  double state_mib;  ///< of the model, with the copies
+};
+
+class PredictionBlock : public ::testing::TestWithParam<Logged> {};
+
+TEST_P(PredictionBlock, TakesWhatWasLogged) {
+  const Logged& log = GetParam();
+  const std::string words = kModel + log.settings;
+  const Json without = ledger_of(words);
+  const Json with = ledger_of(words + " --mtp " + std::to_string(log.n_tokens));
+  EXPECT_NEAR(mib(without, "gpu0", "state") * (log.n_tokens + 1), log.state_mib, 0.01);
+  const double rest = log.cache_mib + log.state_mib - mib(without, "gpu0", "state");
+  // 4.5 to 6.6 bits a weight in this recipe
+  const double low_weights = kBlockValues * 4.5 / 8 / (1 << 20);
+  const double high_weights = kBlockValues * 6.6 / 8 / (1 << 20);
+  EXPECT_LE(mib(with, "gpu0", "draft", "low_bytes"), rest + log.compute_mib + high_weights);
+  EXPECT_GE(mib(with, "gpu0", "draft", "high_bytes"), rest + log.compute_mib + low_weights);
+  const double weights_and_compute = mib(with, "gpu0", "draft") - rest;
+  EXPECT_GT(weights_and_compute, low_weights + log.compute_mib);
+  EXPECT_LT(weights_and_compute, high_weights + 1.2 * log.compute_mib);
+  for (const char* kind : {"weights", "cache", "state", "compute", "runtime"}) {
+    EXPECT_EQ(mib(with, "gpu0", kind), mib(without, "gpu0", kind)) << kind;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Logs,
+    PredictionBlock,
+    ::testing::Values(
+        Logged{"--context 32768 --sequences 1", 3, 128.00, 130.02, 598.50},
+        Logged{"--context 32768 --sequences 1 --ubatch-tokens 2048", 2, 128.00, 520.06, 448.88}));
+
+// "RS buffer size": 1047.38 MiB where six tokens may be drafted, 448.88 where two may.
+TEST(PredictionBlockOption, KeepsTheStateOnceMoreForEveryToken) {
+  const std::string words = kModel + "--context 32768 --mtp ";
+  EXPECT_NEAR(
+      mib(ledger_of(words + "6"), "gpu0", "draft") - mib(ledger_of(words + "2"), "gpu0", "draft"),
+      1047.38 - 448.88,
+      0.01);
+}
+
+TEST(PredictionBlockOption, KeepsItsBuffersOnTheHostToo) {
+  // logged: 52.02 MiB of compute buffer and 0.95 of logits
+  EXPECT_NEAR(mib(ledger_of(kModel + "--context 32768 --mtp 3"), "host", "draft"), 52.97, 0.01);
+}
+
+TEST(PredictionBlockOption, StandsInTheCommand) {
+  const Ran ran = run_cli(kModel + "--context 8192 --mtp 2");
+  EXPECT_NE(ran.out.find("--spec-type draft-mtp --spec-draft-n-max 2"), std::string::npos);
+}
+
+TEST(PredictionBlockOption, RefusesWhatNoRuleIsKnownFor) {
+  const auto refusal = [](const std::string& words) {
+    const Ran ran = run_cli(words);
+    return std::pair(ran.status, ran.err);
+  };
+  EXPECT_EQ(refusal("memory qwen3-8b --weights q8_0 --gpus 1 --context 8 --mtp 2"),
+            std::pair(2,
+                      std::string("kvfathom: --mtp: Qwen3-8B has no prediction blocks; leave it "
+                                  "out\n")));
+  EXPECT_EQ(refusal("memory glm-4.7-flash --weights q8_0 --gpus 1 --context 8 --mtp 2").first, 3);
+  EXPECT_EQ(refusal(kModel + "--context 8 --gpu-layers 3 --mtp 2").first, 3);
+  EXPECT_EQ(refusal(kModel + "--context 8 --mtp 2 --draft qwen3.5-9b").first, 2);
+  EXPECT_EQ(refusal("memory qwen3.5-27b --engine vllm --gpu h100-sxm --context 8 --mtp 2").first,
+            3);
+}
+
+}  // namespace
+}  // namespace kvfathom::testing

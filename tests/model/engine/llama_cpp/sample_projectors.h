@@ -1,0 +1,74 @@
+// Vision towers whose loads were logged, tensor by tensor as convert_hf_to_gguf.py stores them.
+#pragma once
+
+#include <string>
+
+#include "model/architecture/projector_spec.h"
+
+namespace kvfathom {
+
+struct QwenTower {
+  std::int64_t width = 1152;
+  std::int64_t intermediate = 4304;
+  std::int64_t layers = 27;
+  std::int64_t out = 5120;     ///< the language model's hidden size
+  bool deepstack = false;      ///< Qwen3-VL hands over three layers' features too
+  DType patches = DType::f32;  ///< of the convolution: f32 beside bf16, f16 beside f16
+  DType matrices = DType::bf16;
+};
+
+inline void add_tensor(ProjectorSpec& spec,
+                       const std::string& name,
+                       std::array<std::int64_t, 4> shape,
+                       DType type) {
+  spec.tensors.push_back({name, shape, type});
+}
+
+inline ProjectorSpec qwen_projector(const QwenTower& t) {
+  ProjectorSpec spec;
+  spec.type = "qwen3vl_merger";
+  spec.n_layers = t.layers;
+  spec.hidden_size = t.width;
+  spec.n_heads = 16;
+  spec.intermediate_size = t.intermediate;
+  spec.image_pixels = 768;
+  spec.patch_pixels = 16;
+  spec.merged_patches = 2;
+  const auto matrix = [&](const std::string& name, std::int64_t n_in, std::int64_t n_out) {
+    add_tensor(spec, name + ".weight", {n_in, n_out, 1, 1}, t.matrices);
+    add_tensor(spec, name + ".bias", {n_out, 1, 1, 1}, DType::f32);
+  };
+  const auto norm = [&](const std::string& name, std::int64_t n) {
+    add_tensor(spec, name + ".weight", {n, 1, 1, 1}, DType::f32);
+    add_tensor(spec, name + ".bias", {n, 1, 1, 1}, DType::f32);
+  };
+  for (const char* name : {"v.patch_embd.weight", "v.patch_embd.weight.1"}) {
+    add_tensor(spec, name, {16, 16, 3, t.width}, t.patches);
+  }
+  add_tensor(spec, "v.patch_embd.bias", {t.width, 1, 1, 1}, DType::f32);
+  add_tensor(spec, "v.position_embd.weight", {t.width, 2304, 1, 1}, DType::f32);
+  for (std::int64_t i = 0; i < t.layers; ++i) {
+    const std::string block = "v.blk." + std::to_string(i) + ".";
+    matrix(block + "attn_qkv", t.width, 3 * t.width);
+    matrix(block + "attn_out", t.width, t.width);
+    matrix(block + "ffn_up", t.width, t.intermediate);
+    matrix(block + "ffn_down", t.intermediate, t.width);
+    norm(block + "ln1", t.width);
+    norm(block + "ln2", t.width);
+  }
+  const std::int64_t merged = 4 * t.width;
+  for (const int i : {8, 16, 24}) {
+    const std::string stack = "v.deepstack." + std::to_string(i) + ".";
+    if (t.deepstack) {
+      norm(stack + "norm", merged);
+      matrix(stack + "fc1", merged, merged);
+      matrix(stack + "fc2", merged, t.out);
+    }
+  }
+  norm("v.post_ln", t.width);
+  matrix("mm.0", merged, merged);
+  matrix("mm.2", merged, t.out);
+  return spec;
+}
+
+}  // namespace kvfathom
