@@ -36,7 +36,9 @@ void require_engine(const EngineInfo& engine) {
 }
 
 void require_rule(const EngineInfo& engine, const EngineSettings& settings) {
-  const bool placed = settings.gpu_layers || settings.cpu_moe_layers > 0 || settings.n_gpus > 1;
+  const bool placed = settings.gpu_layers || settings.cpu_moe_layers > 0 ||
+                      !settings.moved_layers.empty() || !settings.layers_per_gpu.empty() ||
+                      settings.n_gpus > 1;
   if (engine.name == "llama.cpp" && placed) {
     throw Unsupported("--lora",
                       "no rule for adapters of layers on several devices",

@@ -86,7 +86,7 @@ class BandwidthRun : public PreparedRun {
 };
 
 Case make_case(const Request& request) {
-  const Bytes size(static_cast<double>(request.shape["bytes"] / 16 * 16));
+  const Bytes size(static_cast<double>(request.shape["bytes"] & ~std::int64_t{15}));
   const BandwidthOp op = op_named(request.format);
   const OpCost cost = op == BandwidthOp::read   ? read_cost(size)
                       : op == BandwidthOp::copy ? copy_cost(size)

@@ -112,7 +112,9 @@ struct CacheWriteSet {
     CacheWriteParams p = params();
     p.cache = written.view();
     const std::size_t n = n_elements(shape);
-    std::vector<double> rotated(n), magnitude(n), as_given;
+    std::vector<double> rotated(n);
+    std::vector<double> magnitude(n);
+    std::vector<double> as_given;
     cache_write_reference(p, {rotated.data(), magnitude.data()});
     for (std::size_t i = 0; i < n; ++i) {
       as_given.push_back(element_at(p.element, p.v, static_cast<std::int64_t>(i)));

@@ -150,7 +150,7 @@ class Array {
   struct Free {
     void operator()(T* memory) const { ::operator delete(memory, kPage); }
   };
-  std::size_t size_;
+  std::size_t size_ = 0;
   std::unique_ptr<T, Free> host_;
   kernels::DeviceArray<T> device_;
 };

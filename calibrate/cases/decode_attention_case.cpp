@@ -73,7 +73,10 @@ class DecodeAttentionRun : public PreparedRun {
     params.cache = cache.view();
     params.q = queries_.data();
     const std::size_t n = queries_.size();
-    std::vector<double> out(n), weighted_v(n), total_v(n), bound(n);
+    std::vector<double> out(n);
+    std::vector<double> weighted_v(n);
+    std::vector<double> total_v(n);
+    std::vector<double> bound(n);
     std::vector<double> scores(n / params.head_dim);
     decode_attention_reference(params,
                                {out.data(), weighted_v.data(), scores.data(), total_v.data()});

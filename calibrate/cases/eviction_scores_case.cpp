@@ -76,6 +76,7 @@ class EvictionScoresRun : public PreparedRun {
     const std::int64_t n_terms =
         shape_.n_queries * shape_.n_heads / (shape_.per_layer ? 1 : shape_.n_kv_heads);
     std::vector<double> bound;
+    bound.reserve(want.size());
     for (const double score : want) {
       bound.push_back(kernels::weight_sum_bound(score,
                                                 result.largest_abs_score,

@@ -46,7 +46,8 @@ class GemmRun : public PreparedRun {
   }
 
   double worst_error() override {
-    std::vector<double> want(m_ * n_), bound(m_ * n_);
+    std::vector<double> want(m_ * n_);
+    std::vector<double> bound(m_ * n_);
     const GemmParams params{.m = m_, .weights = {format_, n_, k_, weights_.data()}, .x = x_.data()};
     gemm_reference(params, {want.data(), bound.data()});
     // Our tiles round decoded weights to f16.

@@ -88,7 +88,10 @@ class HeadRun : public PreparedRun {
     p.cache = cache.view();
     p.q = q_.data();
     p.k = p.v = host_side();
-    std::vector<double> want(q_.size()), magnitude(q_.size()), score(q_.size()), bound(q_.size());
+    std::vector<double> want(q_.size());
+    std::vector<double> magnitude(q_.size());
+    std::vector<double> score(q_.size());
+    std::vector<double> bound(q_.size());
     head_decode_reference(p, {want.data(), magnitude.data(), score.data()});
     const double u = request_.place == Place::cpu ? 0.0
                      : request_.format == "bf16"  ? kernels::kUnitRoundoffBf16

@@ -152,7 +152,7 @@ class HostTransferRun : public PreparedRun {
 };
 
 Case make_case(const Request& request) {
-  const Bytes piece(static_cast<double>(request.shape["bytes_per_piece"] / 16 * 16));
+  const Bytes piece(static_cast<double>(request.shape["bytes_per_piece"] & ~std::int64_t{15}));
   Request whole = request;
   whole.shape.set("bytes_per_piece", static_cast<std::int64_t>(piece.value()));
   const OpCost moved = host_transfer_cost({.bytes_per_piece = piece,

@@ -1,6 +1,7 @@
 // The gap between empty kernels, of a graph and of a stream that the host fills as it goes, and on
 // the CPU between empty parallel regions: time per run over `launches`.
 #include <limits>
+#include <utility>
 
 #include "calibrate/cases/case.h"
 #include "kernels/launch/launch.h"
@@ -11,7 +12,7 @@ namespace {
 
 class LaunchRun : public PreparedRun {
  public:
-  LaunchRun(const Request& request, int /*n_sets*/) : request_(request) {}
+  LaunchRun(Request request, int /*n_sets*/) : request_(std::move(request)) {}
 
   void run(int /*set*/, Stream stream) override { launch(nullptr, stream); }
 
@@ -28,8 +29,10 @@ class LaunchRun : public PreparedRun {
   }
 
  private:
-  void launch(std::uint32_t* counter, Stream stream) {
-    const kernels::EmptyLaunchParams params{request_.shape.as_int("launches"), counter};
+  void launch(std::uint32_t* counter, Stream stream) const {
+    kernels::EmptyLaunchParams params;
+    params.n_launches = request_.shape.as_int("launches");
+    params.counter = counter;
     request_.place == Place::cpu ? kernels::empty_launch_cpu(params, request_.n_threads)
                                  : kernels::empty_launch_launch(params, stream);
   }

@@ -97,7 +97,9 @@ class MlaDecodeRun : public PreparedRun {
         v_.empty() ? std::vector<std::uint16_t>{} : random_bf16(n_rows_ * rank(), 40);
     const MlaDecodeParams p =
         with_buffers(host_q_.data(), k.data(), v.data(), host_lengths_.data(), nullptr);
-    std::vector<double> want(n_outputs()), magnitude(n_outputs()), bound(n_outputs());
+    std::vector<double> want(n_outputs());
+    std::vector<double> magnitude(n_outputs());
+    std::vector<double> bound(n_outputs());
     std::vector<double> score(n_outputs() / rank());
     mla_decode_reference(p, {want.data(), magnitude.data(), score.data()});
     const bool rounds_weights =

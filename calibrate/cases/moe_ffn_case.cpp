@@ -74,7 +74,11 @@ class MoeFfnRun : public PreparedRun {
     params.gate_up = gate_up_.data();
     params.down = down_.data();
     const std::size_t n = x_.size();
-    std::vector<double> want(n), outer(n), inner(n), router(shape_.n_tokens), bound(n);
+    std::vector<double> want(n);
+    std::vector<double> outer(n);
+    std::vector<double> inner(n);
+    std::vector<double> router(shape_.n_tokens);
+    std::vector<double> bound(n);
     std::vector<double> weights(static_cast<std::size_t>(shape_.n_tokens) * shape_.n_chosen);
     std::vector<std::int32_t> experts(weights.size());
     moe_ffn_reference(
@@ -126,7 +130,7 @@ Case make_case(const Request& request) {
       .n_chosen = shape["n_chosen"],
       .n_active_experts = expected_active_experts(shape["tokens"], experts, shape["n_chosen"]),
       .weights = dtype_named(request.format).value()};
-  const double weights =
+  const auto weights =
       static_cast<double>(3 * experts * shape["intermediate_size"] *
                           kernels::weight_row_bytes(format_of(request), shape["hidden_size"]));
   return Case{.cost = moe_ffn_cost(of),

@@ -8,7 +8,6 @@
 namespace kvfathom::bench {
 namespace {
 
-using kernels::KvFormat;
 using kernels::PrefillAttentionParams;
 
 bool is_bf16(const Request& request) {
@@ -53,7 +52,9 @@ class PrefillAttentionRun : public PreparedRun {
     const auto cache = make_cache(Place::cpu, 0);
     const PrefillAttentionParams p =
         params(cache->view(), host_q_.data(), host_offsets_.data(), nullptr);
-    std::vector<double> want(n_outputs_), magnitude(n_outputs_), bound(n_outputs_);
+    std::vector<double> want(n_outputs_);
+    std::vector<double> magnitude(n_outputs_);
+    std::vector<double> bound(n_outputs_);
     std::vector<double> score(n_outputs_ / shape_.head_dim);
     prefill_attention_reference(p, {want.data(), magnitude.data(), score.data()});
     const double rounding =

@@ -170,7 +170,7 @@ kernels::KvPlane RandomCache::make_plane(Place place, int dim, std::uint64_t see
   plane.scale_head_stride_bytes = rows_to_next_head * row_scale_bytes;
   plane.scale_page_stride_bytes = rows * row_scale_bytes;
   const std::int64_t scale_bytes = format == KvFormat::fp8_e4m3
-                                       ? 4 * shape_.n_kv_heads
+                                       ? std::int64_t{4} * shape_.n_kv_heads
                                        : n_pages_ * plane.scale_page_stride_bytes;
   if (scale_bytes > 0) {
     words.assign((scale_bytes + 3) / 4, scale_bits(format));

@@ -81,7 +81,11 @@ class ResidualRecomputeRun : public PreparedRun {
   /// V's rows; K's pass through RoPE besides, which the tests hold to its own bound.
   double worst_error() override {
     const std::size_t n = static_cast<std::size_t>(n_tokens_) * width_;
-    std::vector<double> k(n), v(n), k_magnitude(n), v_magnitude(n), bound(n);
+    std::vector<double> k(n);
+    std::vector<double> v(n);
+    std::vector<double> k_magnitude(n);
+    std::vector<double> v_magnitude(n);
+    std::vector<double> bound(n);
     residual_recompute_reference(host_params(),
                                  {k.data(), v.data(), k_magnitude.data(), v_magnitude.data()});
     const double bf16 = request_.place == Place::cuda ? kernels::kUnitRoundoffBf16 : 0.0;
@@ -138,7 +142,7 @@ class ResidualRecomputeRun : public PreparedRun {
   /// [n_tokens, width] of the cache, whose rows of one head lie side by side.
   [[nodiscard]] std::vector<float> stored_v() const {
     const kernels::KvPlane& plane = cache_.view().v;
-    const auto row_bytes = static_cast<std::size_t>(2 * head_dim_);
+    const auto row_bytes = 2 * static_cast<std::size_t>(head_dim_);
     std::vector<float> values;
     std::vector<F16> row(head_dim_);
     for (int token = 0; token < n_tokens_; ++token) {

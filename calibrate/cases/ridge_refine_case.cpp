@@ -120,10 +120,11 @@ class RidgeRefineRun : public PreparedRun {
     p.settings.cg_tolerance = 0.0F;  // as many iterations as the cost counts
     p.queries = queries_there_.data();
     p.row_weights = weights_there_.data();
-    p.k_full = full_there_[2 * set].data();
-    p.v_full = full_there_[2 * set + 1].data();
-    p.k_kept = kept_there_[2 * set].data();
-    p.v_kept = kept_there_[2 * set + 1].data();
+    const std::size_t k = 2 * static_cast<std::size_t>(set);
+    p.k_full = full_there_[k].data();
+    p.v_full = full_there_[k + 1].data();
+    p.k_kept = kept_there_[k].data();
+    p.v_kept = kept_there_[k + 1].data();
     p.n_kept = n_kept_there_.data();
     p.v_stepped = results_[0].data();
     p.k_stepped = results_[1].data();

@@ -77,6 +77,7 @@ struct PooledScores : Scores {
     std::vector<double> want(n_rows(request.shape) * request.shape["tokens"]);
     pool_scores_reference(params(), want.data());
     std::vector<double> bound;
+    bound.reserve(want.size());
     for (const double mean : want) {  // of numbers above 0: its own magnitude
       bound.push_back(kernels::dot_bound(mean, mean, request.shape["width"]));
     }

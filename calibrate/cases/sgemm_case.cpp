@@ -34,7 +34,8 @@ class SgemmRun : public PreparedRun {
   }
 
   double worst_error() override {
-    std::vector<double> want, bound;
+    std::vector<double> want;
+    std::vector<double> bound;
     for (std::int64_t i = 0; i < m_; ++i) {
       for (std::int64_t j = 0; j < n_; ++j) {
         double sum = 0.0;

@@ -27,8 +27,10 @@ template <typename Set>
 double worst_step(const Set& before, const Set& ran) {
   const std::vector<float> got_state = ran.state.to_host();
   const std::vector<float> got_out = ran.out.to_host();
-  std::vector<double> state(got_state.size()), state_magnitude(got_state.size());
-  std::vector<double> out(got_out.size()), out_magnitude(got_out.size());
+  std::vector<double> state(got_state.size());
+  std::vector<double> state_magnitude(got_state.size());
+  std::vector<double> out(got_out.size());
+  std::vector<double> out_magnitude(got_out.size());
   Set::kReference(before.params(),
                   {state.data(), state_magnitude.data(), out.data(), out_magnitude.data()});
   return std::max(worst_sum(got_state, state, state_magnitude, before.state_products()),
@@ -180,7 +182,7 @@ struct ConvStateSet {
 
   [[nodiscard]] std::size_t rows() const { return shape.n_sequences * shape.n_channels; }
   /// The state is exact, and its reference leaves no magnitudes.
-  [[nodiscard]] std::int64_t state_products() const { return 0; }
+  [[nodiscard]] static std::int64_t state_products() { return 0; }
   [[nodiscard]] std::int64_t out_products() const { return shape.width; }
 
   [[nodiscard]] double worst_error(const ConvStateSet& ran) const { return worst_step(*this, ran); }

@@ -65,7 +65,10 @@ class ValueRun : public PreparedRun {
         request_.format == "bf16" ? kernels::kUnitRoundoffBf16 : kernels::kUnitRoundoffF16;
     const double converted = request_.place == Place::cuda ? u : 0.0;
     const std::size_t n = kPart == Part::decode ? q_.size() : n_values();
-    std::vector<double> want(n), magnitude(n), bound(n), score(q_.size());
+    std::vector<double> want(n);
+    std::vector<double> magnitude(n);
+    std::vector<double> bound(n);
+    std::vector<double> score(q_.size());
     std::vector<float> got(n);
     if constexpr (kPart == Part::decode) {
       value_decode_reference(p, {want.data(), magnitude.data(), score.data()});

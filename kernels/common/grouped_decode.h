@@ -10,6 +10,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/common/device.h"
@@ -45,7 +46,7 @@ KVFATHOM_HD RowGroup group_at(const RowGroups& groups, int g) {
                     groups.rows_per_group,
                     groups.slices_per_group};
   }
-  const std::int32_t* bounds = groups.bounds + 4 * g;
+  const std::int32_t* bounds = groups.bounds + std::ptrdiff_t{4} * g;
   return RowGroup{groups.rows + bounds[0], groups.slices + bounds[2], 0, 0, bounds[1], bounds[3]};
 }
 KVFATHOM_HD int row_at(const RowGroup& group, int i) {
