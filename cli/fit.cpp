@@ -201,14 +201,6 @@ Aim aim_of(const Query& query,
   return {placed_as(query, chosen), chosen.context_tokens};
 }
 
-/// Speed counts the layers whose experts are on the host, whichever they are.
-Query as_priced(Query query) {
-  for (const MovedLayer& moved : query.settings.moved_layers) {
-    query.settings.cpu_moe_layers += moved.device == Device::kHost ? 1 : 0;
-  }
-  return query;
-}
-
 std::vector<FitAnswer> answers_of(const Query& query,
                                   const Options& options,
                                   const std::vector<CacheCase>& cases,
@@ -220,7 +212,7 @@ std::vector<FitAnswer> answers_of(const Query& query,
     answers.push_back(options.users ? most_sequences(aim.query, cache_case, users_context)
                                     : longest(aim.query, cache_case, aim.limit_tokens));
     if (options.with_speed) {
-      add_speed(as_priced(aim.query), answers.back());
+      add_speed(aim.query, answers.back());
     }
   }
   return answers;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cli/auto_placement.h"
 #include "cli/calibrations.h"
 #include "cli/commands.h"
 #include "cli/format.h"
@@ -80,6 +81,13 @@ bool fits_memory(const Query& query,
   }
 }
 
+/// `--auto` places for the context asked for; every row is of that placement.
+Query placed_at(const Query& query, const CacheCase& cache_case, const SpeedAnswer& answer) {
+  return query.auto_context_tokens
+             ? placed_as(query, auto_fitted(query, cache_case, answer.context_tokens))
+             : query;
+}
+
 SpeedCase priced(const Query& query, const CacheCase& cache_case, const SpeedAnswer& answer) {
   SpeedPlan plan(query, cache_case, answer.speculation);
   SpeedCase result{.cache_case = cache_case,
@@ -105,9 +113,11 @@ SpeedCase priced(const Query& query, const CacheCase& cache_case, const SpeedAns
 }
 
 void compare_with_first(const Query& query, SpeedAnswer& answer) {
-  SpeedPlan first(query, answer.cases.front().cache_case, answer.speculation);
+  const CacheCase& first_case = answer.cases.front().cache_case;
+  SpeedPlan first(placed_at(query, first_case, answer), first_case, answer.speculation);
   for (std::size_t i = 1; i < answer.cases.size(); ++i) {
-    SpeedPlan plan(query, answer.cases[i].cache_case, answer.speculation);
+    const CacheCase& other = answer.cases[i].cache_case;
+    SpeedPlan plan(placed_at(query, other, answer), other, answer.speculation);
     answer.cases[i].pays_from_tokens =
         pays_from(plan, first, answer.sequences, answer.context_tokens);
   }
@@ -209,7 +219,7 @@ int speed(const Options& options, Console& console) {
     answer.watts = *device.tdp_w * std::max(1, query.machine.n_gpus);
   }
   for (const CacheCase& cache_case : speed_cases(query, options)) {
-    answer.cases.push_back(priced(query, cache_case, answer));
+    answer.cases.push_back(priced(placed_at(query, cache_case, answer), cache_case, answer));
   }
   compare_with_first(query, answer);
   if (console.json) {

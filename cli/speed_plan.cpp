@@ -17,6 +17,20 @@ bool is_llama_cpp(const Query& query) {
   return query.engine->name == "llama.cpp";
 }
 
+/// Layers whose experts are on the host, whichever they are; all of a layer counts as its experts.
+std::int64_t host_expert_layers(const Query& query) {
+  std::int64_t n = query.settings.cpu_moe_layers;
+  for (const MovedLayer& moved : query.settings.moved_layers) {
+    if (!has_experts(query.model.spec)) {
+      throw Unsupported("--auto",
+                        "leaves feed-forward matrices on the host: no law is known for them",
+                        "a shorter context, smaller weights or a larger GPU");
+    }
+    n += moved.device == Device::kHost ? 1 : 0;
+  }
+  return n;
+}
+
 }  // namespace
 
 std::int64_t chunk_tokens(const Query& query) {
@@ -38,7 +52,7 @@ LatencySettings latency_settings(const Query& query, const CacheCase& cache_case
                            .pipeline_parallel = s.pipeline_parallel,
                            .expert_parallel = s.expert_parallel,
                            .data_parallel = s.data_parallel,
-                           .n_host_expert_layers = s.cpu_moe_layers,
+                           .n_host_expert_layers = host_expert_layers(query),
                            .absorbed_prefill = is_llama_cpp(query)};
   if (is_llama_cpp(query) && query.machine.n_gpus > 1) {
     settings.pipeline_parallel = query.machine.n_gpus;  // layers are split

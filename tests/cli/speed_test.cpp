@@ -50,6 +50,26 @@ TEST(Speed, ALongerContextIsNeverQuicker) {
   }
 }
 
+// What llama.cpp's fit leaves on the host is priced there: as many layers' experts as by hand.
+TEST(Speed, AutoPricesTheExpertsThatItLeavesOnTheHost) {
+  const std::string words =
+      "qwen3-30b-a3b --weights q8_0 --gpu rtx-4090 --engine llama.cpp "
+      "--context 4096 ";
+  const Json document = speed(words + "--auto");
+  EXPECT_EQ(decode_point(document, 4096, 1).at("fits"), true);
+  std::int64_t on_host = 0;
+  const Json memory = json_of("memory " + words + "--auto");
+  for (const Json& placed : memory.at("placement").at("moved")) {
+    const std::int64_t first = placed.at("first_layer");
+    const std::int64_t last = placed.at("last_layer");
+    on_host += last - first + 1;
+  }
+  ASSERT_GT(on_host, 0);
+  const Json by_hand = speed(words + "--cpu-moe-layers " + std::to_string(on_host));
+  EXPECT_EQ(decode_point(document, 4096, 1).at("time_s"),
+            decode_point(by_hand, 4096, 1).at("time_s"));
+}
+
 TEST(Speed, TwiceTheGpusAreQuickerByLessThanTwice) {
   const std::string words = "llama-3.1-70b --gpu h100-sxm --engine vllm --context 8192 ";
   const double two =
