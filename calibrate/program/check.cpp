@@ -23,7 +23,7 @@ namespace {
 using kernels::KvFormat;
 
 struct LoopModel {
-  const char* name;
+  const char* name = "";
   LoopShape shape;
 };
 struct LoopCache {

@@ -17,7 +17,7 @@ constexpr double kProductShare = 0.65;
 constexpr double kAttentionShare = 0.5;
 constexpr double kLinkShare = 0.8;
 /// What nvbandwidth reaches of raw PCIe: 26.1 of 31.5 GB/s (4090), 24.8 of 31.5 (A100), 56.4 of 63
-/// (5090).
+/// (5090); and Mooncake of four 400 Gbit/s lines, 164 of 200 GB/s.
 constexpr double kPcieShare = 0.83;
 constexpr double kPcieLogError = 0.1;
 constexpr Seconds kLaunch{3e-6};
@@ -76,9 +76,9 @@ Law link_law(const HardwareSpec& device, const OpClass& op_class) {
   const BytesPerSecond raw = link_bandwidth(device, op_class.kind);
   switch (op_class.kind) {
     case OpKind::host_transfer:
+    case OpKind::network_transfer:
       return {.bandwidth = 2.0 * kPcieShare * raw};
     case OpKind::file_read:
-    case OpKind::network_transfer:
       return {.bandwidth = 2.0 * raw};
     default:
       return {.bandwidth = (kLinkShare / crossings(op_class)) * raw};
