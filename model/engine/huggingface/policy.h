@@ -12,6 +12,6 @@ namespace kvfathom {
 /// attention (--flash-attention off) holds a square of scores. Unsupported: recurrent states, more
 /// than one device, GGUF weights.
 [[nodiscard]] std::unique_ptr<MemoryPlan> prepare_huggingface(const ModelSpec& model,
-                                                              const EngineSettings& settings);
+                                                              const EngineSettings& requested);
 
 }  // namespace kvfathom

@@ -12,7 +12,7 @@ namespace kvfathom {
 /// a request takes one to five by the strategy in use; chunked windows; windows in pipeline stages
 /// or beside layers that share a cache; GGUF weights; other cache layouts.
 [[nodiscard]] std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model,
-                                                         const EngineSettings& settings);
+                                                         const EngineSettings& requested);
 
 /// The default of --mem-fraction-static for a device and its ranks: activations by the size of a
 /// chunk and CUDA graphs by the largest batch are kept free (server_args.py since

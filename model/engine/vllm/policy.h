@@ -10,6 +10,6 @@ namespace kvfathom {
 /// Weights of a rank and blocks of cache are exact; the activation peak, CUDA graphs and what is
 /// outside of torch are modelled. Unsupported: GGUF weights, schemes and versions without a rule.
 [[nodiscard]] std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model,
-                                                       const EngineSettings& settings);
+                                                       const EngineSettings& requested);
 
 }  // namespace kvfathom
