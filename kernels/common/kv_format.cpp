@@ -28,6 +28,11 @@ T get(const std::byte* bytes, std::size_t index) {
   return value;
 }
 
+/// Blocks of infinities, or of values so small that their scale has no inverse, are stored as 0.
+int truncated(float x) {
+  return std::isfinite(x) ? static_cast<int>(x) : 0;
+}
+
 void encode_q8_0(std::span<const float> block, std::size_t index, EncodedRow& out) {
   float largest = 0.0F;
   for (const float x : block) {
@@ -39,7 +44,7 @@ void encode_q8_0(std::span<const float> block, std::size_t index, EncodedRow& ou
   for (std::size_t i = 0; i < block.size(); ++i) {
     put(out.data,
         index * kQuantBlock + i,
-        static_cast<std::int8_t>(std::round(block[i] * inverse)));
+        static_cast<std::int8_t>(truncated(std::round(block[i] * inverse))));
   }
 }
 
@@ -52,7 +57,7 @@ void encode_q4_0(std::span<const float> block, std::size_t index, EncodedRow& ou
   const float inverse = scale != 0.0F ? 1.0F / scale : 0.0F;
   put(out.scales, index, to_f16(scale));
   const auto nibble = [&](std::size_t i) {
-    return static_cast<unsigned>(std::min(15, static_cast<int>(block[i] * inverse + 8.5F)));
+    return static_cast<unsigned>(std::min(15, truncated(block[i] * inverse + 8.5F)));
   };
   for (std::size_t i = 0; i < kQuantBlock / 2; ++i) {
     put(out.data,

@@ -203,7 +203,8 @@ void mla_decode_cpu(const MlaDecodeParams& params, int n_threads) {
     }
   });
   const auto of_sequence = [&](int sequence) {
-    const auto [first, last] = std::ranges::equal_range(runs, sequence, {}, &MlaCpuRun::sequence);
+    const auto first = std::ranges::lower_bound(runs, sequence, {}, &MlaCpuRun::sequence);
+    const auto last = std::ranges::upper_bound(runs, sequence, {}, &MlaCpuRun::sequence);
     return std::span<const MlaCpuRun>(first, last);
   };
   const std::int64_t n_rows = static_cast<std::int64_t>(params.cache.n_sequences) * params.n_heads;

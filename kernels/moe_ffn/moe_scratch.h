@@ -22,7 +22,7 @@ struct MoeScratch {
 inline std::int64_t lay_out(const MoeFfnParams& p, std::byte* base, MoeScratch& scratch) {
   std::int64_t used = 0;
   const auto take = [&]<typename T>(T*& part, std::int64_t n) {
-    part = reinterpret_cast<T*>(base + used);
+    part = base == nullptr ? nullptr : reinterpret_cast<T*>(base + used);
     used += (n * static_cast<std::int64_t>(sizeof(T)) + 255) / 256 * 256;
   };
   const std::int64_t pairs = static_cast<std::int64_t>(p.n_tokens) * p.n_chosen;

@@ -143,7 +143,8 @@ TEST(BestQuant, BitsAreThePublishedOnes) {
   const Json found = best_quant("llama-3.1-8b --engine llama.cpp --gpu rtx-4090 --context 4096");
   const std::array<std::pair<const char*, double>, 4> published{
       {{"q8_0", 8.5008}, {"q6_k", 6.5633}, {"q5_k_m", 5.7036}, {"q4_k_m", 4.8944}}};
-  for (const auto& [weights, bits] : published) {
+  for (const auto& [recipe, bits] : published) {
+    const std::string weights = recipe;  // clang 14 captures no name of a structured binding
     const auto& answers = found.at("answers");
     const auto row = std::ranges::find_if(
         answers, [&](const Json& one) { return one.at("weights") == weights; });

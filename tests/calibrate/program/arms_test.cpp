@@ -25,6 +25,9 @@ const ArmsRequest kRequest{
     .lengths_tokens = {1, 1024}};
 
 TEST(PrefixArms, ShortPrefixesAreComputedSoonerAndLongOnesFetched) {
+#ifndef NDEBUG
+  GTEST_SKIP() << "a debug build is no measure of which arm is the quicker";
+#endif
   std::map<std::int64_t, std::map<std::string, ArmTime>> times;
   measure_arms(kRequest, [&](const ArmTime& time) { times[time.n_tokens][time.arm] = time; });
   ASSERT_EQ(times.size(), 2U);
