@@ -1,6 +1,7 @@
 #include "cli/query.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 #include <variant>
 
@@ -189,6 +190,24 @@ std::unique_ptr<MemoryPlan> with_all_beside(const Query& query,
                             : with_companions(std::move(plan), std::move(companions));
 }
 
+/// Serving engines attend to caches in nvfp4 on Blackwell and later alone: on compute capability 10
+/// first, on 12 since github.com/vllm-project/vllm/pull/49818.
+void require_device_type(const EngineInfo& engine, const Machine& machine, DType type) {
+  constexpr int kFirstMajor = 10;
+  if (type != DType::nvfp4 || !loads_checkpoints(engine)) {
+    return;
+  }
+  for (const HardwareSpec& device : machine.devices) {
+    const auto& capability = device.compute_capability;
+    if (capability && std::atoi(capability->c_str()) < kFirstMajor) {
+      throw Unsupported(
+          std::string(engine.name),
+          "no cache in nvfp4 on " + device.name + " (compute capability " + *capability + ")",
+          "use bf16 or f8_e4m3, or a GPU of compute capability 10 and above");
+    }
+  }
+}
+
 }  // namespace
 
 void require_cache_types(const Query& query, const char* option, DType k, DType v) {
@@ -331,6 +350,8 @@ std::unique_ptr<MemoryPlan> plan_as_placed(const Query& query,
   if (!is_formula(engine)) {
     cache::require_model_scheme(engine.name, of_case);
   }
+  require_device_type(engine, query.machine, of_case.cache_type_k);
+  require_device_type(engine, query.machine, of_case.cache_type_v);
   auto plan = with_all_beside(query, engine, of_case, engine.prepare(query.model.spec, of_case));
   return on_machine(std::move(plan), query.machine.rules());
 }

@@ -7,6 +7,16 @@
 namespace kvfathom::testing {
 namespace {
 
+TEST(CacheTypes, Nvfp4IsForGpusThatMultiplyIt) {
+  const std::string words =
+      "memory llama-3.1-8b --engine vllm --context 8192 --cache-type-k nvfp4 --cache-type-v nvfp4 ";
+  const Ran ada = run_cli(words + "--gpu rtx-4090");
+  EXPECT_EQ(ada.status, 3);
+  EXPECT_NE(ada.err.find("compute capability 8.9"), std::string::npos) << ada.err;
+  EXPECT_EQ(run_cli(words + "--gpu b200").status, 0);
+  EXPECT_EQ(run_cli(words + "--gpu rtx-5090 --weights fp8").status, 0);
+}
+
 using Json = nlohmann::json;
 
 TEST(SchemeJson, CarriesSpellingNotesAndEvidence) {
