@@ -125,15 +125,12 @@ struct RowSums {
   float offsets[Tokens];
 };
 
-/// Asks for what row r holds a little after `offset`, or at the row's end, for the start of the row
-/// that will take its place. Blocks keep the core too busy to run that far ahead by itself; with
-/// 16-bit rows it does.
-HWY_INLINE void prefetch_ahead(
-    const std::byte* rows, std::int64_t row_bytes, int n_rows, int r, std::int64_t offset) {
+/// Asks for what will be read of a row a little later, or at its end, of the next: they follow one
+/// another. Blocks keep the core too busy to run that far ahead by itself; with 16-bit rows it
+/// does.
+HWY_INLINE void prefetch_ahead(const std::byte* at) {
   constexpr std::int64_t kAhead = 1024;
-  const std::int64_t ahead = offset + kAhead;
-  const std::int64_t row = ahead < row_bytes ? r : r + n_rows - 1;
-  hwy::Prefetch(rows + row * row_bytes + ahead);
+  hwy::Prefetch(at + kAhead);
 }
 
 /// Adds the products of groups [group, group + kLoaded) of one row. With many tokens an element is
@@ -177,25 +174,32 @@ HWY_INLINE void add_row_groups(const std::byte* row,
 /// memory.
 template <typename Elements, int Rows, int Tokens, int kRow = 0>
 HWY_INLINE void add_groups(const std::byte* rows,
-                           std::int64_t row_bytes,
+                           std::int64_t row_stride,
                            std::int64_t group,
                            const GroupScales<Elements::kBlockGroups> (&scales)[Rows],
                            const GemvTokens& tokens,
                            RowSums<Tokens> (&sums)[Rows]) {
   if constexpr (Elements::kScaled) {
-    prefetch_ahead(rows, row_bytes, Rows, kRow, group * Elements::kGroupBytes);
+    prefetch_ahead(rows + kRow * row_stride + group * Elements::kGroupBytes);
   }
-  add_row_groups<Elements>(rows + kRow * row_bytes, group, scales[kRow], tokens, sums[kRow]);
+  add_row_groups<Elements>(rows + kRow * row_stride, group, scales[kRow], tokens, sums[kRow]);
   if constexpr (kRow + 1 < Rows) {
-    add_groups<Elements, Rows, Tokens, kRow + 1>(rows, row_bytes, group, scales, tokens, sums);
+    add_groups<Elements, Rows, Tokens, kRow + 1>(rows, row_stride, group, scales, tokens, sums);
   }
 }
+
+/// Where results go.
+struct RowsOut {
+  float* data;
+  std::int64_t stride;    ///< from one token to the next
+  std::int64_t row_step;  ///< from one row to the next
+};
 
 /// The n elements beyond the last whole group, which only 16-bit rows have: copied, zeros after
 /// them.
 template <typename Elements, int Rows, int Tokens>
 HWY_NOINLINE void add_rest(const std::byte* rows,
-                           std::int64_t row_bytes,
+                           std::int64_t row_stride,
                            std::int64_t n,
                            const float* x,
                            std::int64_t x_stride,
@@ -203,7 +207,7 @@ HWY_NOINLINE void add_rest(const std::byte* rows,
   std::uint16_t of_rows[Rows][kGroup] = {};
   float of_x[Tokens][kGroup] = {};
   for (int r = 0; r < Rows; ++r) {
-    std::memcpy(of_rows[r], rows + r * row_bytes, n * sizeof(std::uint16_t));
+    std::memcpy(of_rows[r], rows + r * row_stride, n * sizeof(std::uint16_t));
   }
   for (int t = 0; t < Tokens; ++t) {
     std::copy_n(x + t * x_stride, n, of_x[t]);
@@ -217,13 +221,13 @@ HWY_NOINLINE void add_rest(const std::byte* rows,
                        sums);
 }
 
-/// out[t * out_stride + r] of `Rows` rows and `Tokens` tokens.
+/// out[t * out.stride + r * out.row_step] of `Rows` rows, `row_stride` bytes apart, and `Tokens`
+/// tokens.
 template <typename Elements, int Rows, int Tokens>
 HWY_NOINLINE void multiply_rows(const std::byte* rows,
-                                std::int64_t row_bytes,
+                                std::int64_t row_stride,
                                 const GemvTokens& tokens,
-                                float* out,
-                                std::int64_t out_stride) {
+                                const RowsOut& out) {
   const FloatTag floats;
   RowSums<Tokens> sums[Rows];
   for (int r = 0; r < Rows; ++r) {
@@ -237,22 +241,22 @@ HWY_NOINLINE void multiply_rows(const std::byte* rows,
     GroupScales<Elements::kBlockGroups> scales[Rows];
     for (int r = 0; r < Rows; ++r) {
       if constexpr (Elements::kScaled) {
-        Elements::load_scales(rows + r * row_bytes, first, scales[r]);
+        Elements::load_scales(rows + r * row_stride, first, scales[r]);
       }
     }
     for (int g = 0; g < Elements::kBlockGroups; g += Elements::kLoaded) {
-      add_groups<Elements>(rows, row_bytes, first + g, scales, tokens, sums);
+      add_groups<Elements>(rows, row_stride, first + g, scales, tokens, sums);
     }
   }
   if constexpr (!Elements::kScaled) {
     if (const std::int64_t rest = tokens.k % kGroup; rest > 0) {
       const std::int64_t at = tokens.k - rest;
-      add_rest<Elements>(rows + at * 2, row_bytes, rest, tokens.x + at, tokens.k, sums);
+      add_rest<Elements>(rows + at * 2, row_stride, rest, tokens.x + at, tokens.k, sums);
     }
   }
   for (int r = 0; r < Rows; ++r) {
     for (int t = 0; t < Tokens; ++t) {
-      out[t * out_stride + r] =
+      out.data[t * out.stride + r * out.row_step] =
           hn::GetLane(hn::SumOfLanes(floats, sums[r].products[t])) - sums[r].offsets[t];
     }
   }
@@ -264,24 +268,22 @@ constexpr int kGemvTokens = hn::MaxLanes(FloatTag()) == 16 ? 4 : 2;
 
 /// The same for m tokens, the largest blocks of them first.
 template <typename Elements, int Rows, int Tokens = kGemvTokens>
-HWY_INLINE void multiply_tokens(const std::byte* rows,
-                                std::int64_t row_bytes,
-                                int m,
-                                GemvTokens tokens,
-                                float* out,
-                                std::int64_t out_stride) {
+HWY_INLINE void multiply_tokens(
+    const std::byte* rows, std::int64_t row_stride, int m, GemvTokens tokens, RowsOut out) {
   for (; m >= Tokens; m -= Tokens) {
-    multiply_rows<Elements, Rows, Tokens>(rows, row_bytes, tokens, out, out_stride);
+    multiply_rows<Elements, Rows, Tokens>(rows, row_stride, tokens, out);
     tokens.x += Tokens * tokens.k;
     tokens.sums += Tokens * tokens.sum_stride;
-    out += Tokens * out_stride;
+    out.data += Tokens * out.stride;
   }
   if constexpr (Tokens > 1) {
-    multiply_tokens<Elements, Rows, Tokens / 2>(rows, row_bytes, m, tokens, out, out_stride);
+    multiply_tokens<Elements, Rows, Tokens / 2>(rows, row_stride, m, tokens, out);
   }
 }
 
-/// Rows [first, last) of the product.
+/// Rows [first, last) of the product. The rows of a block lie far apart, so that each is one of
+/// as many streams that run on from row to row: short rows side by side would share pages, of
+/// which a core fetches ahead in one stream each.
 template <WeightFormat kFormat>
 HWY_INLINE void multiply_range(const WeightMatrix& weights,
                                int m,
@@ -291,12 +293,13 @@ HWY_INLINE void multiply_range(const WeightMatrix& weights,
                                float* out) {
   using Elements = RowElements<kFormat>;
   const std::int64_t bytes = weights.row_bytes();
-  std::int64_t row = first;
-  for (; row + kGemvRows <= last; row += kGemvRows) {
-    multiply_tokens<Elements, kGemvRows>(weights.row(row), bytes, m, tokens, out + row, weights.n);
+  const std::int64_t step = (last - first) / kGemvRows;
+  for (std::int64_t row = first; row < first + step; ++row) {
+    const RowsOut to{out + row, weights.n, step};
+    multiply_tokens<Elements, kGemvRows>(weights.row(row), step * bytes, m, tokens, to);
   }
-  for (; row < last; ++row) {
-    multiply_tokens<Elements, 1>(weights.row(row), bytes, m, tokens, out + row, weights.n);
+  for (std::int64_t row = first + kGemvRows * step; row < last; ++row) {
+    multiply_tokens<Elements, 1>(weights.row(row), bytes, m, tokens, {out + row, weights.n, 1});
   }
 }
 
