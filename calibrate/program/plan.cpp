@@ -1,8 +1,12 @@
 #include "calibrate/program/plan.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <random>
 #include <utility>
+
+#include "kernels/common/weight_product.h"
+#include "model/latency/op.h"
 
 namespace kvfathom::calibrate {
 namespace {
@@ -14,8 +18,12 @@ using Dims = std::vector<std::pair<const char*, std::int64_t>>;
 constexpr FitTerms kMemory{};
 constexpr FitTerms kArithmetic{.bandwidth = false, .flops = true};
 constexpr FitTerms kBoth{.flops = true};
-/// Products overlap their loads with arithmetic; of 10 GPUs the fit says 1.6 to 3.
-constexpr double kProductOverlap = 2.5;
+/// Products on a GPU overlap their loads with arithmetic; of 10 GPUs the fit says 1.6 to 3. On a
+/// CPU what widens or loads a weight and what multiplies it share a core: of 1, 1.5, 2.5 and 4 the
+/// points left out are nearest by 1.
+double product_overlap(bench::Place place) {
+  return place == bench::Place::cuda ? 2.5 : 1.0;
+}
 
 class Planner {
  public:
@@ -66,31 +74,45 @@ class Planner {
   Plan plan_;
 };
 
-void plan_products(Planner& planner) {
+/// From the widths of models of 135 million parameters to those of 8 billion.
+std::vector<Dims> products(std::initializer_list<int> rows) {
   std::vector<Dims> shapes;
-  // Short rows stream slower: a law is the mean of what it saw, so it should see both.
-  for (const auto& [n, k] : {std::pair{4096, 4096}, {8192, 1024}, {2048, 2048}, {1024, 4096}}) {
-    for (const int m : {1, 2, 4, 16, 64, 512}) {
+  for (const auto& [n, k] :
+       {std::pair{4096, 4096}, {8192, 1024}, {1536, 576}, {2048, 2048}, {1024, 4096}}) {
+    for (const int m : rows) {
       shapes.push_back({{"m", m}, {"n", n}, {"k", k}});
     }
   }
-  for (const char* format : {"bf16", "q8_0", "q4_0"}) {
-    planner.open({.op = "gemm", .format = format}, kBoth, kProductOverlap);
-    planner.add("gemm", format, 18, shapes);
-  }
-  std::vector<Dims> experts;
-  for (const int tokens : {1, 2, 4, 16, 64, 256}) {
+  return shapes;
+}
+
+std::vector<Dims> experts(std::initializer_list<int> tokens) {
+  std::vector<Dims> shapes;
+  for (const int n_tokens : tokens) {
     for (const auto& [n, chosen] : {std::pair{8, 2}, {16, 4}, {16, 8}}) {
-      experts.push_back({{"tokens", tokens},
-                         {"hidden_size", 768},
-                         {"intermediate_size", 512},
-                         {"n_experts", n},
-                         {"n_chosen", chosen}});
+      shapes.push_back({{"tokens", n_tokens},
+                        {"hidden_size", 768},
+                        {"intermediate_size", 512},
+                        {"n_experts", n},
+                        {"n_chosen", chosen}});
     }
   }
+  return shapes;
+}
+
+void plan_products(Planner& planner, double overlap) {
+  static_assert(kernels::kLargestGemvRows == kFewRows);
+  for (const char* format : {"bf16", "q8_0", "q4_0"}) {
+    planner.open({.op = "gemm", .format = format, .variant = "few"}, kBoth, overlap);
+    planner.add("gemm", format, 18, products({1, 2, 4, 8}));
+    planner.open({.op = "gemm", .format = format}, kBoth, overlap);
+    planner.add("gemm", format, 18, products({16, 32, 64, 512}));
+  }
   for (const char* format : {"bf16", "q4_0"}) {
-    planner.open({.op = "moe_ffn", .format = format}, kBoth, kProductOverlap);
-    planner.add("moe_ffn", format, 18, experts);
+    planner.open({.op = "moe_ffn", .format = format, .variant = "few"}, kBoth, overlap);
+    planner.add("moe_ffn", format, 18, experts({1, 2, 3, 4, 6, 8}));
+    planner.open({.op = "moe_ffn", .format = format}, kBoth, overlap);
+    planner.add("moe_ffn", format, 18, experts({48, 64, 96, 128, 192, 256}));
   }
 }
 
@@ -207,7 +229,7 @@ std::string PlannedPoint::name() const {
 
 Plan make_plan(const PlanSettings& settings) {
   Planner planner(settings);
-  plan_products(planner);
+  plan_products(planner, product_overlap(settings.place));
   plan_decode(planner);
   plan_prompts(planner);
   plan_between(planner);

@@ -6,6 +6,8 @@
 namespace kvfathom {
 namespace {
 
+constexpr const char* kFewRowsVariant = "few";
+
 /// Formats by the names that kernels go by; 16-bit floats cost alike.
 std::string kernel_format(const OpClass& op_class) {
   const bool is_product = op_class.kind == OpKind::gemm || op_class.kind == OpKind::moe_ffn;
@@ -30,6 +32,8 @@ KernelClass kernel_class_of(const OpClass& op_class) {
   if (is_attention(op_class.kind) && op_class.kind != OpKind::mla_decode) {
     id.head_dim = op_class.head_dim;
     id.variant = op_class.latent ? "mla" : op_class.window ? "window" : "";
+  } else if (op_class.few_rows) {
+    id.variant = kFewRowsVariant;
   }
   if (op_class.kind == OpKind::decode_attention || op_class.kind == OpKind::all_reduce ||
       op_class.kind == OpKind::all_to_all) {
@@ -58,6 +62,9 @@ CalibratedLaws::Found CalibratedLaws::find(const KernelClass& id) const {
   }
   KernelClass plain = id;
   plain.variant.clear();
+  if (id.variant == kFewRowsVariant) {  // where few rows and many have one law
+    return find(plain);
+  }
   if (plain.format == "fp8_block") {
     plain.format = "fp8";
   } else if (plain.format == name(DType::q4_0)) {
@@ -79,7 +86,8 @@ PricedClass CalibratedLaws::law(const OpClass& op_class, bool on_host) const {
   if (found == nullptr) {
     return behind_->law(op_class, on_host);
   }
-  const bool same_shape = found->id.format == id.format && found->id.variant == id.variant &&
+  const bool same_shape = found->id.format == id.format &&
+                          (found->id.variant == id.variant || op_class.few_rows) &&
                           (!found->id.head_dim || found->id.head_dim == id.head_dim);
   // The law's fixed cost is of a whole call; where the points could not tell it, none was fitted.
   Seconds launch;

@@ -71,6 +71,11 @@ inline constexpr std::array<std::string_view, 20> kOpKindNames{"gemm",
          kind == OpKind::mla_decode;
 }
 
+/// Up to this many rows of activations a product reads its weights as they are stored, row by row;
+/// above, by tiles or widened first. Of the reference kernels (kernels/gemm), and about where
+/// others change too.
+inline constexpr std::int64_t kFewRows = 8;
+
 /// What an operation's efficiency depends on, besides its size: one law is fitted for each.
 struct OpClass {
   OpKind kind = OpKind::gemm;
@@ -80,6 +85,7 @@ struct OpClass {
   bool window = false;            ///< attention over a window only
   bool latent = false;            ///< prefill attention of a latent layer
   bool block_scales = false;      ///< 8-bit floats with a scale for each block of a matrix
+  bool few_rows = false;          ///< products: of so few rows that kernels of their own run
   friend bool operator==(const OpClass&, const OpClass&) = default;
 };
 

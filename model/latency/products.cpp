@@ -52,6 +52,7 @@ void emit_experts(const Emit& emit, const LayerWork& layer) {
   const LatencySettings& s = emit.settings;
   const std::int64_t tokens = emit.tokens() * replicas_of_experts(s);
   const double active = expected_active_experts(tokens, experts.n_experts, experts.n_chosen);
+  const double rows_per_expert = static_cast<double>(tokens * experts.n_chosen) / active;
   const OpCost whole =
       moe_ffn_cost({.n_tokens = tokens,
                     .hidden_size = experts.hidden_size,
@@ -67,7 +68,8 @@ void emit_experts(const Emit& emit, const LayerWork& layer) {
                       static_cast<double>(experts.n_experts));
   Op op{.op_class = {.kind = OpKind::moe_ffn,
                      .format = experts.dtype,
-                     .block_scales = has_block_scales(experts.dtype, experts.block_scales)},
+                     .block_scales = has_block_scales(experts.dtype, experts.block_scales),
+                     .few_rows = rows_per_expert <= kFewRows},
         .part = "experts",
         .cost = scaled(whole, share),
         .n_blocks = tiles(tokens * experts.n_chosen, 2 * experts.intermediate_size),
@@ -160,7 +162,8 @@ void emit_matrix(const Emit& emit, const MatrixWork& matrix, const Mixer& mixer)
       Flops(2.0 * static_cast<double>(stack * shape.m * shape.n) * static_cast<double>(shape.k));
   emit.add({.op_class = {.kind = OpKind::gemm,
                          .format = matrix.dtype,
-                         .block_scales = has_block_scales(matrix.dtype, matrix.block_scales)},
+                         .block_scales = has_block_scales(matrix.dtype, matrix.block_scales),
+                         .few_rows = shape.m <= kFewRows},
             .part = matrix.part,
             .cost = cost,
             .n_blocks = stack * tiles(shape.m, shape.n),
