@@ -1,6 +1,7 @@
 #include "calibrate/loop_shape.h"
 
 #include <array>
+#include <optional>
 #include <string>
 
 #include "model/architecture/tensor_inventory.h"
@@ -42,6 +43,24 @@ void require_attention(const Parts& parts, const Attention& a) {
   parts.require(!a.output_gate && a.gate_width == 0, "a gate on attention");
 }
 
+Mixer mixer_of(const LoopShape& shape) {
+  if (const LoopLatents& of = shape.latents; of.kv_lora_rank > 0) {
+    return LatentAttention{.n_heads = shape.n_heads,
+                           .kv_lora_rank = of.kv_lora_rank,
+                           .qk_nope_head_dim = of.qk_nope_head_dim,
+                           .qk_rope_head_dim = of.qk_rope_head_dim,
+                           .v_head_dim = of.v_head_dim};
+  }
+  return Attention{.n_heads = shape.n_heads,
+                   .n_kv_heads = shape.n_kv_heads,
+                   .head_dim = shape.head_dim,
+                   .v_head_dim = shape.head_dim,
+                   .window_tokens = shape.window_tokens > 0
+                                        ? std::optional<std::int64_t>(shape.window_tokens)
+                                        : std::nullopt,
+                   .rope_dim = shape.head_dim};
+}
+
 }  // namespace
 
 ModelSpec spec_of(const LoopShape& shape) {
@@ -52,11 +71,7 @@ ModelSpec spec_of(const LoopShape& shape) {
   model.vocab_size = shape.vocab_size;
   model.weight_dtype = DType::bf16;
   LayerSpec layer;
-  layer.mixer = Attention{.n_heads = shape.n_heads,
-                          .n_kv_heads = shape.n_kv_heads,
-                          .head_dim = shape.head_dim,
-                          .v_head_dim = shape.head_dim,
-                          .rope_dim = shape.head_dim};
+  layer.mixer = mixer_of(shape);
   if (shape.n_experts > 0) {
     layer.feed_forward = MixtureOfExperts{.n_experts = shape.n_experts,
                                           .n_experts_per_token = shape.n_chosen,

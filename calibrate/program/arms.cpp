@@ -138,7 +138,7 @@ class Recompute {
       : request_(request),
         n_held_(std::min(request.shape.n_layers, sets_of(layer_weight_bytes(request.shape), 64))),
         loop_(held_shape(request.shape, n_held_),
-              kernels::KvFormat::bf16,
+              LoopCache{},
               static_cast<int>(*std::ranges::max_element(request.lengths_tokens)),
               request.n_threads),
         head_s_(head_time(request)) {}

@@ -14,6 +14,17 @@
 
 namespace kvfathom::calibrate {
 
+/// What a layer keeps of its tokens.
+enum class LoopScheme : std::uint8_t {
+  kv,        ///< K and V, or the latents of a model that has them
+  k_only,    ///< K; V by a projector in the order of an absorbed decode
+  residual,  ///< the layer's input, of which all K and V are rebuilt at every step
+};
+struct LoopCache {
+  kernels::KvFormat format = kernels::KvFormat::bf16;  ///< 16 bits, but for K and V
+  LoopScheme scheme = LoopScheme::kv;
+};
+
 /// A kernel's call: its class and, from the sizes it was called with, its cost.
 struct LoopOp {
   OpKind kind = OpKind::gemm;
@@ -23,14 +34,14 @@ struct LoopOp {
 class DecodeLoop {
  public:
   /// Room for `max_tokens` cached tokens, of random bits until they are written.
-  DecodeLoop(const LoopShape& shape, kernels::KvFormat cache, int max_tokens, int n_threads);
+  DecodeLoop(const LoopShape& shape, LoopCache cache, int max_tokens, int n_threads);
 
   /// One token behind `n_cached` others; the token that follows it. Where `ops` is not null, every
   /// call is entered there.
   std::int32_t step(std::int32_t token, int n_cached, std::vector<LoopOp>* ops = nullptr);
 
   /// A chunk of a prompt, behind `n_cached` tokens, through `n_layers` layers from `first_layer` on
-  /// (counted round): what comes in is random, no token is chosen. 16-bit caches only.
+  /// (counted round): what comes in is random, no token is chosen. 16-bit caches of K and V only.
   void prompt(int n_tokens,
               int n_cached,
               int first_layer,
@@ -47,29 +58,41 @@ class DecodeLoop {
     Matrix qkv, output, gate_up, down;
     std::vector<std::uint16_t> router;
     std::unique_ptr<bench::RandomCache> cache;
+    std::vector<std::uint16_t> projector = {}, inputs = {};
+    Matrix latents = {}, absorb_k = {}, absorb_v = {};  ///< of the last two one a head, stacked
   };
   using Row = std::vector<std::uint16_t>;
 
+  [[nodiscard]] std::int64_t q_width() const;
+  [[nodiscard]] std::int64_t attended_width() const;
   void set_rows(int n_rows);
   void multiply(const Matrix& weights, const Row& x, Row& out);
+  /// Each head's matrix times its part of x; heads lie `x_stride` elements apart.
+  void multiply_heads(const Matrix& weights, const Row& x, std::int64_t x_stride, Row& out);
   void norm(const Row& x, bool adds, Row& out);
-  void run_layer(const Layer& layer, int n_cached, bool is_prompt);
-  void attend(const Layer& layer, int n_cached);
-  void attend_prompt(const Layer& layer, int n_cached);
-  void write_cache(const Layer& layer, int n_cached);
+  void run_layer(Layer& layer, int n_cached, bool is_prompt);
   void feed_forward(const Layer& layer);
+  // decode_loop_attention.cpp: from hidden_ to attended_
+  void attend(Layer& layer, int n_cached);
+  void attend_prompt(const Layer& layer, int n_cached);
+  void project_and_write(const Layer& layer, int n_cached);
   void turn_queries(int n_cached);
+  void rebuild(Layer& layer, int n_cached);
+  void attend_rows(const Layer& layer, int n_cached);
+  void attend_keys(const Layer& layer, int n_cached);
+  void write_latents(const Layer& layer, int n_cached);
+  void attend_latents(const Layer& layer, int n_cached);
   void enter(OpKind kind, const OpCost& cost);
 
   LoopShape shape_;
-  kernels::KvFormat format_;
+  LoopCache cache_;
   int n_threads_;
   int n_rows_ = 0;  ///< tokens of the pass at hand: rows of all that follows the cache
   std::vector<Layer> layers_;
   Matrix embedding_, head_;
   Row norm_weight_, residual_, x_, qkv_, queries_, keys_, values_, mixed_, hidden_, inner_,
-      activated_, attended_, logits_, incoming_;
-  std::vector<float> attention_;
+      activated_, attended_, logits_, incoming_, latents_, absorbed_;
+  std::vector<float> attention_, cos_sin_;
   std::vector<std::int32_t> sequences_, positions_;
   std::vector<std::uint64_t> turns_;
   std::vector<LoopOp>* ops_ = nullptr;

@@ -117,17 +117,22 @@ SIMT_DEVICE void store_row(
   }
 }
 
+KVFATHOM_HD std::int64_t planes_of(const CacheWriteParams& params) {
+  return params.v != nullptr ? 2 : 1;
+}
+
 /// One warp owns one new row: K or V of one token and KV head.
 template <KvFormat Format>
 SIMT_KERNEL void SIMT_LAUNCH_BOUNDS(kThreads) cache_write_kernel(CacheWriteParams params) {
   const int warp = static_cast<int>(simt::thread_idx().x) / simt::kWarpSize;
   const std::int64_t row_index = static_cast<std::int64_t>(simt::block_idx().x) * kWarps + warp;
   const int n_heads = params.cache.n_kv_heads;
-  if (row_index >= std::int64_t{2} * params.n_tokens * n_heads) {
+  const std::int64_t n_planes = planes_of(params);
+  if (row_index >= n_planes * params.n_tokens * n_heads) {
     return;
   }
-  const bool is_k = row_index % 2 == 0;
-  const std::int64_t input_row = row_index / 2;
+  const bool is_k = row_index % n_planes == 0;
+  const std::int64_t input_row = row_index / n_planes;
   const int token = static_cast<int>(input_row / n_heads);
   const int head = static_cast<int>(input_row % n_heads);
   const int sequence = simt::ld_index(params.sequences + token);
@@ -195,7 +200,7 @@ unsigned blocks_for(std::int64_t n, int per_block) {
 void cache_write_launch(const CacheWriteParams& params, Stream stream) {
   check_cache_write(params);
   static_cast<void>(device());
-  const std::int64_t n_rows = std::int64_t{2} * params.n_tokens * params.cache.n_kv_heads;
+  const std::int64_t n_rows = planes_of(params) * params.n_tokens * params.cache.n_kv_heads;
   if (n_rows == 0) {
     return;
   }

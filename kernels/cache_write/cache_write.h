@@ -1,5 +1,5 @@
-// Cache write: RoPE on new K rows, then K and V rows quantised and stored, contiguous or paged.
-// Its inverse, `dequantise`, reads a cache back as float.
+// Cache write: RoPE on new K rows, then K rows and, if there are any, V rows quantised and stored,
+// contiguous or paged. Its inverse, `dequantise`, reads a cache back as float.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,9 @@ struct CacheWriteParams {
   KvCacheView cache;
   Rope rope = {};  ///< of K
   Element element = Element::bf16;
-  const void* k = nullptr;                  ///< [n_tokens, n_kv_heads, head_dim] of `element`
-  const void* v = nullptr;                  ///< [n_tokens, n_kv_heads, head_dim] of `element`
+  const void* k = nullptr;  ///< [n_tokens, n_kv_heads, head_dim] of `element`
+  /// [n_tokens, n_kv_heads, head_dim] of `element`; null: the cache holds K alone.
+  const void* v = nullptr;
   const std::int32_t* sequences = nullptr;  ///< [n_tokens]; below 0: a padding row, not written
   const std::int32_t* slots = nullptr;      ///< [n_tokens] index among the sequence's cached tokens
   const std::int32_t* positions = nullptr;  ///< [n_tokens] for RoPE; unused without

@@ -81,8 +81,10 @@ void write_token(const CacheWriteParams& params,
     load_row(params, params.k, first, row);
     rotate(params.rope, cosine_sine, row.data());
     write_row(params, params.cache.k, token, head, row);
-    load_row(params, params.v, first, row);
-    write_row(params, params.cache.v, token, head, row);
+    if (params.v != nullptr) {
+      load_row(params, params.v, first, row);
+      write_row(params, params.cache.v, token, head, row);
+    }
   }
 }
 

@@ -16,7 +16,16 @@ namespace {
 
 constexpr std::int64_t kStateChunk = 64;  // tokens whose states a prompt pass keeps on chip
 
-void emit_cache_write(const Emit& emit, std::int64_t n_kv_heads, std::int64_t head_dim) {
+template <class S>
+bool holds(const LayerWork& layer) {
+  return std::ranges::any_of(
+      layer.schemes, [](const cache::Scheme& scheme) { return std::holds_alternative<S>(scheme); });
+}
+
+/// What is rotated: K as a whole, or of a latent's row, whose rotary part is turned before it is
+/// joined to it, nothing.
+void emit_cache_write(
+    const Emit& emit, std::int64_t n_kv_heads, std::int64_t head_dim, bool has_v, bool rotates) {
   const DType type = emit.settings.cache_type_k;
   const std::int64_t block = info(type).block_elements;
   const std::int64_t row = row_bytes(type, (head_dim + block - 1) / block * block);
@@ -25,8 +34,9 @@ void emit_cache_write(const Emit& emit, std::int64_t n_kv_heads, std::int64_t he
             .cost = cache_write_cost({.n_tokens = emit.tokens(),
                                       .n_kv_heads = n_kv_heads,
                                       .head_dim = head_dim,
-                                      .rotary_dim = head_dim,
-                                      .stored_row_bytes = row}),
+                                      .rotary_dim = rotates ? head_dim : 0,
+                                      .stored_row_bytes = row,
+                                      .has_v = has_v}),
             .n_blocks = emit.tokens() * n_kv_heads});
 }
 
@@ -77,7 +87,7 @@ void emit_prompt_eviction(const Emit& emit, const Attention& a, const LayerWork&
 
 void emit_attention(const Emit& emit, const Attention& a, const LayerWork& layer, bool writes) {
   if (writes) {
-    emit_cache_write(emit, emit.share(a.n_kv_heads), a.head_dim);
+    emit_cache_write(emit, emit.share(a.n_kv_heads), a.head_dim, !holds<cache::KOnly>(layer), true);
   }
   if (emit.step.phase == Phase::prefill) {
     emit_prefill_attention(emit, a);
@@ -156,7 +166,13 @@ void emit_one(const Emit& emit, const LayerWork& layer, const SharedAttention& s
   emit_attention(emit, shared.attention, layer, false);
 }
 void emit_one(const Emit& emit, const LayerWork& layer, const LatentAttention& a) {
-  emit_cache_write(emit, 1, a.kv_lora_rank + a.qk_rope_head_dim);
+  if (holds<cache::MlaExpanded>(layer)) {
+    emit_cache_write(
+        emit, emit.share(a.n_heads), a.qk_nope_head_dim + a.qk_rope_head_dim, true, false);
+  } else {
+    const std::int64_t row = a.kv_lora_rank + a.qk_rope_head_dim;
+    emit_cache_write(emit, 1, row, holds<cache::MlaWithV>(layer), false);
+  }
   if (emit.step.phase == Phase::prefill) {
     emit_latent_prompt(emit, a);
   } else {

@@ -83,7 +83,7 @@ void StepOps::emit(const StepShape& step, std::vector<Op>& ops) const {
   cost.read += weights;
   cost.written = Bytes(4.0 * static_cast<double>(rows * vocabulary));
   cost.flops = Flops(2.0 * static_cast<double>(rows * vocabulary) * static_cast<double>(head.n_in));
-  once.add({.op_class = {.kind = OpKind::gemm, .format = head.dtype},
+  once.add({.op_class = {.kind = OpKind::gemm, .format = head.dtype, .few_rows = rows <= kFewRows},
             .part = "output head",
             .cost = cost,
             .n_blocks = vocabulary / 128 + 1,

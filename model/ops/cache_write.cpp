@@ -14,12 +14,13 @@ double rows_of_a_plane(const CacheWriteShape& shape) {
 
 OpCost cache_write_cost(const CacheWriteShape& shape) {
   const double rows = rows_of_a_plane(shape);
+  const double planes = shape.has_v ? kPlanes : 1.0;
   const double pairs = static_cast<double>(shape.rotary_dim) / 2.0;
   const double turns = rows > 0.0 ? pairs * kTurnsBytes : 0.0;
   return OpCost{
       .read =
-          Bytes(kPlanes * rows * static_cast<double>(shape.head_dim) * shape.element_bytes + turns),
-      .written = Bytes(kPlanes * rows * static_cast<double>(shape.stored_row_bytes)),
+          Bytes(planes * rows * static_cast<double>(shape.head_dim) * shape.element_bytes + turns),
+      .written = Bytes(planes * rows * static_cast<double>(shape.stored_row_bytes)),
       .flops = Flops(rows * pairs * 6.0),
   };
 }

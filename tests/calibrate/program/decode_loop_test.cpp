@@ -2,6 +2,7 @@
 
 #include <map>
 #include <set>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -15,13 +16,19 @@ using kernels::KvFormat;
 
 struct Scheme {
   const char* name;
-  KvFormat format;
-  DType dtype;
+  LoopCache cache;
+  DType dtype = DType::bf16;
+  CacheScheme id = CacheScheme::native;
 };
 
-constexpr Scheme kSchemes[] = {{"bf16", KvFormat::bf16, DType::bf16},
-                               {"q8_0", KvFormat::q8_0, DType::q8_0},
-                               {"q4_0", KvFormat::q4_0, DType::q4_0}};
+constexpr Scheme kBf16{"bf16", {}};
+constexpr Scheme kResidual{
+    "residual", {.scheme = LoopScheme::residual}, DType::bf16, CacheScheme::residual};
+constexpr Scheme kKeys{"k-only", {.scheme = LoopScheme::k_only}, DType::bf16, CacheScheme::k_only};
+constexpr Scheme kSchemes[] = {kBf16,
+                               {"q8_0", {KvFormat::q8_0}, DType::q8_0},
+                               {"q4_0", {KvFormat::q4_0}, DType::q4_0},
+                               kResidual};
 
 const LoopShape kDense{.hidden_size = 256,
                        .n_layers = 3,
@@ -30,6 +37,26 @@ const LoopShape kDense{.hidden_size = 256,
                        .head_dim = 64,
                        .intermediate_size = 320,
                        .vocab_size = 512};
+
+LoopShape windowed() {
+  LoopShape shape = kDense;
+  shape.window_tokens = 32;
+  return shape;
+}
+
+/// A projection of K that is square: keys can stand in for values.
+LoopShape square() {
+  LoopShape shape = kDense;
+  shape.n_heads = shape.n_kv_heads = 4;
+  return shape;
+}
+
+LoopShape latent() {
+  LoopShape shape = kDense;
+  shape.latents = {
+      .kv_lora_rank = 256, .qk_nope_head_dim = 64, .qk_rope_head_dim = 32, .v_head_dim = 96};
+  return shape;
+}
 
 LoopShape routed() {
   LoopShape shape = kDense;
@@ -48,9 +75,10 @@ std::map<OpKind, OpCost> sums_of(const std::vector<LoopOp>& ops) {
   return sums;
 }
 
-std::map<OpKind, OpCost> emitted(const LoopShape& shape, DType cache, int n_cached) {
+std::map<OpKind, OpCost> emitted(const LoopShape& shape, const Scheme& scheme, int n_cached) {
   LatencySettings settings;
-  settings.cache_type_k = settings.cache_type_v = cache;
+  settings.scheme = scheme.id;
+  settings.cache_type_k = settings.cache_type_v = scheme.dtype;
   const StepOps steps(spec_of(shape), settings);
   std::vector<Op> ops;
   steps.emit({.n_cached_tokens = n_cached}, ops);
@@ -66,11 +94,11 @@ std::map<OpKind, OpCost> emitted(const LoopShape& shape, DType cache, int n_cach
 /// things that the kernels do otherwise: logits stay in 16 bits, and the norm before the output
 /// head, which a step leaves out (it is one of 2 n_layers + 1).
 void expect_same(const LoopShape& shape, const Scheme& scheme, int n_cached) {
-  DecodeLoop loop(shape, scheme.format, n_cached + 1, 1);
+  DecodeLoop loop(shape, scheme.cache, n_cached + 1, 1);
   std::vector<LoopOp> ops;
   loop.step(7, n_cached, &ops);
   const auto ran = sums_of(ops);
-  auto step = emitted(shape, scheme.dtype, n_cached);
+  auto step = emitted(shape, scheme, n_cached);
   const OpCost norm =
       rms_norm_cost({.n_rows = 1, .n_columns = shape.hidden_size, .adds_residual = true});
   step[OpKind::elementwise] = step[OpKind::elementwise] + norm;
@@ -105,9 +133,17 @@ TEST(DecodeLoop, RunsWhatAStepOfAMixtureIsPricedAs) {
   }
 }
 
+TEST(DecodeLoop, RunsWhatAStepOfOtherSchemesIsPricedAs) {
+  for (const int n_cached : {1, 31, 32, 100}) {
+    expect_same(windowed(), kBf16, n_cached);
+    expect_same(square(), kKeys, n_cached);
+    expect_same(latent(), kBf16, n_cached);
+  }
+}
+
 /// The layers of a prompt's chunk; the norm before the output head and the head are not among them.
 void expect_same_prompt(const LoopShape& shape, int n_tokens, int n_cached) {
-  DecodeLoop loop(shape, KvFormat::bf16, n_cached + n_tokens, 1);
+  DecodeLoop loop(shape, {}, n_cached + n_tokens, 1);
   std::vector<LoopOp> ran_ops;
   loop.prompt(n_tokens, n_cached, 1, shape.n_layers, &ran_ops);
   const auto ran = sums_of(ran_ops);
@@ -142,9 +178,14 @@ TEST(DecodeLoop, RunsWhatAPromptIsPricedAs) {
 }
 
 TEST(DecodeLoop, DecodesTokensThatFollowFromWhatIsCached) {
+  std::vector<std::pair<LoopShape, Scheme>> loops{
+      {windowed(), kBf16}, {square(), kKeys}, {latent(), kBf16}};
   for (const Scheme& scheme : kSchemes) {
+    loops.emplace_back(kDense, scheme);
+  }
+  for (const auto& [shape, scheme] : loops) {
     const auto decode = [&](std::int32_t first) {
-      DecodeLoop loop(kDense, scheme.format, 40, 1);
+      DecodeLoop loop(shape, scheme.cache, 40, 1);
       std::vector<std::int32_t> tokens{first};
       for (int n_cached = 0; n_cached < 30; ++n_cached) {
         tokens.push_back(loop.step(tokens.back(), n_cached));
@@ -156,6 +197,22 @@ TEST(DecodeLoop, DecodesTokensThatFollowFromWhatIsCached) {
     EXPECT_NE(tokens, decode(8)) << scheme.name;
     EXPECT_GT(std::set<std::int32_t>(tokens.begin(), tokens.end()).size(), 3U) << scheme.name;
   }
+}
+
+/// What is rebuilt of a layer's inputs is what was cached: the same tokens, but for roundings that
+/// differ.
+TEST(DecodeLoop, RebuiltKeysAndValuesAreThoseThatWereCached) {
+  DecodeLoop cached(kDense, {}, 40, 1);
+  DecodeLoop rebuilt(kDense, kResidual.cache, 40, 1);
+  std::int32_t token = 7;
+  int n_same = 0;
+  constexpr int kSteps = 30;
+  for (int n_cached = 0; n_cached < kSteps; ++n_cached) {
+    const std::int32_t next = cached.step(token, n_cached);
+    n_same += rebuilt.step(token, n_cached) == next ? 1 : 0;
+    token = next;
+  }
+  EXPECT_GE(n_same, kSteps - 3);
 }
 
 }  // namespace

@@ -102,6 +102,25 @@ TEST(CacheWriteCpu, StoresTheBitsOfEncodeRow) {
 TEST(CacheWriteCpu, RotatesKeys) {
   expect_rotated(Where::cpu);
 }
+
+/// Keys are stored, and what lies where values would is left as it was.
+void expect_keys_alone(Where where) {
+  for (const KvFormat format : kAllKvFormats) {
+    CacheWriteProblem problem(
+        {.cache = cache_write_spec(format, 64, true), .n_tokens = 7, .rotary_dim = 32});
+    const std::vector<double> before = problem.cache().value(1, 2, 2);
+    problem.write(where, [](CacheWriteParams& p) { p.v = nullptr; });
+    EXPECT_TRUE(within(problem.compare_keys())) << name(format);
+    EXPECT_EQ(problem.cache().value(1, 2, 2), before) << name(format);
+  }
+}
+TEST(CacheWriteCpu, StoresKeysAlone) {
+  expect_keys_alone(Where::cpu);
+}
+TEST(CacheWrite, StoresKeysAlone) {
+  SKIP_WITHOUT_DEVICE();
+  expect_keys_alone(Where::device);
+}
 TEST(CacheWrite, StoresTheBitsOfEncodeRow) {
   SKIP_WITHOUT_DEVICE();
   expect_exact(Where::device);
@@ -218,15 +237,18 @@ TEST(CacheWrite, BytesAreThoseOfTheModel) {
         .cache = cache_write_spec(format, 128, true), .n_tokens = 8, .rotary_dim = 64};
     of.element = Element::bf16;
     CacheWriteProblem problem(of);
-    static_cast<void>(simt::take_traffic());
-    problem.write(Where::device);
-    const CacheWriteShape shape{
+    CacheWriteShape shape{
         .n_tokens = problem.n_written(),
         .n_kv_heads = 3,
         .head_dim = 128,
         .rotary_dim = 64,
         .stored_row_bytes = row_data_bytes(format, 128) + row_scale_bytes(format, 128)};
-    EXPECT_TRUE(moved_bytes_of(cache_write_cost(shape))) << name(format);
+    for (const bool has_v : {true, false}) {
+      shape.has_v = has_v;
+      static_cast<void>(simt::take_traffic());
+      problem.write(Where::device, [&](CacheWriteParams& p) { p.v = has_v ? p.v : nullptr; });
+      EXPECT_TRUE(moved_bytes_of(cache_write_cost(shape))) << name(format) << " " << has_v;
+    }
   }
 }
 

@@ -61,6 +61,25 @@ TEST(CalibratedLaws, TellScalesOfBlocksFromThoseOfChannels) {
   EXPECT_EQ(priced.origin, "published kernels of vllm 1 on D");
 }
 
+TEST(CalibratedLaws, FewRowsHaveALawOfTheirOwnWhereOneWasFitted) {
+  FittedClass few = fitted("gemm", "fp8", 4e11);
+  few.id.variant = "few";
+  const FittedClass all = fitted("gemm", "fp8", 3e11);
+  OpClass few_rows = kFp8;
+  few_rows.few_rows = true;
+  const CalibratedLaws both({calibration("1", {all, few})}, Provenance::published, datasheet());
+  EXPECT_DOUBLE_EQ(bandwidth_of(both, few_rows), 4e11);
+  EXPECT_DOUBLE_EQ(bandwidth_of(both, kFp8), 3e11);
+  const CalibratedLaws one({calibration("1", {all})}, Provenance::published, datasheet());
+  EXPECT_DOUBLE_EQ(bandwidth_of(one, few_rows), 3e11);
+  EXPECT_EQ(one.law(few_rows, false).origin, "published kernels of vllm 1 on D");  // no other shape
+  few_rows.block_scales = true;
+  const FittedClass blocks = fitted("gemm", "fp8_block", 2e11);
+  const CalibratedLaws of_blocks(
+      {calibration("1", {all, blocks})}, Provenance::published, datasheet());
+  EXPECT_DOUBLE_EQ(bandwidth_of(of_blocks, few_rows), 2e11);
+}
+
 TEST(CalibratedLaws, PreferAnotherCalibrationsOwnClassToALikeOne) {
   FittedClass plain = fitted("prefill_attention", "bf16", 3e11);
   plain.id.head_dim = 192;

@@ -65,6 +65,26 @@ TEST(StepOps, DecodeReadsTheCacheOfEveryToken) {
   EXPECT_EQ(large - small, 10'000.0 * 131'072.0);
 }
 
+/// Up to eight rows of activations products have kernels of their own, the output head as others;
+/// of a prompt only the last token has logits. Experts count the rows of one of them.
+TEST(StepOps, ProductsOfFewRowsAreMarked) {
+  const auto marked = [](const ModelSpec& model, const StepShape& shape, std::string_view part) {
+    std::vector<Op> ops;
+    StepOps(model, {}).emit(shape, ops);
+    return op_of(ops, part).op_class.few_rows;
+  };
+  const ModelSpec dense = catalog("llama-3.1-8b");
+  for (const std::string_view part : {"q k v", "attention output", "down", "output head"}) {
+    EXPECT_TRUE(marked(dense, {.n_sequences = 8}, part)) << part;
+    EXPECT_FALSE(marked(dense, {.n_sequences = 9}, part)) << part;
+    const StepShape prompt{.phase = Phase::prefill, .n_new_tokens = 512};
+    EXPECT_EQ(marked(dense, prompt, part), part == "output head") << part;
+  }
+  const ModelSpec routed = catalog("qwen3-30b-a3b");  // 8 of 128 experts a token
+  EXPECT_TRUE(marked(routed, {.n_sequences = 100}, "experts"));
+  EXPECT_FALSE(marked(routed, {.n_sequences = 200}, "experts"));
+}
+
 // A latent layer reads 576 values a token, for all heads: 47 layers of GLM-4.7-Flash, 54,144 B.
 TEST(StepOps, LatentLayersReadTheLatentAlone) {
   const ModelSpec model = catalog("glm-4.7-flash");
