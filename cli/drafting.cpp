@@ -53,13 +53,17 @@ void read_prediction(const DraftOptions& options, Query& query) {
   if (!options.own_block) {
     return;
   }
-  if (query.engine->name != "llama.cpp") {
+  const std::string_view engine = query.engine->name;
+  if (engine != "llama.cpp" && engine != "vllm" && engine != "sglang") {
     throw Unsupported("--mtp",
-                      std::string(query.engine->name) + ": no rule for prediction blocks",
-                      "use --engine llama.cpp");
+                      std::string(engine) + ": no rule for prediction blocks",
+                      "use --engine llama.cpp, vllm or sglang");
   }
   constexpr std::int64_t kMostTokens = 64;
-  query.own_draft_tokens = parse_count("--mtp", *options.own_block, 1, kMostTokens);
+  query.settings.draft_tokens = parse_count("--mtp", *options.own_block, 1, kMostTokens);
+  if (engine != "llama.cpp") {
+    return;  // its policy refuses what it has no rule for
+  }
   if (query.auto_context_tokens) {
     throw Unsupported("--mtp", "no rule for layers on several devices", "leave out --auto");
   }
@@ -100,8 +104,8 @@ Companion prediction_companion(const Query& query,
                                   llama_cpp::prediction_settings(settings));
   companion.fixed = llama_cpp::prediction_lines(model.evaluate(kAnyContext).ledger,
                                                 companion.plan->evaluate(kAnyContext).ledger,
-                                                *query.own_draft_tokens);
-  companion.options = llama_cpp::prediction_options(*query.own_draft_tokens);
+                                                settings.draft_tokens);
+  companion.options = llama_cpp::prediction_options(settings.draft_tokens);
   return companion;
 }
 

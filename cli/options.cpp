@@ -199,7 +199,7 @@ void add_draft_options(CLI::App& command, Options& options) {
   group.add("--mtp",
             draft.own_block,
             "N",
-            "draft N tokens by the model's own prediction block (llama.cpp --spec-type draft-mtp)");
+            "draft N tokens by the model's own prediction block (llama.cpp, vllm, sglang)");
   group.add(
       "--draft", draft.model, "MODEL", "a second model that drafts for the first (llama.cpp -md)");
   group.add("--draft-weights", draft.weights, "F", "its weight format, as --weights");

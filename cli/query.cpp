@@ -177,7 +177,7 @@ std::unique_ptr<MemoryPlan> with_all_beside(const Query& query,
   if (query.draft) {
     companions.push_back(draft_companion(query, engine, settings));
   }
-  if (query.own_draft_tokens && engine.name == "llama.cpp") {
+  if (query.settings.draft_tokens > 0 && engine.name == "llama.cpp") {
     companions.push_back(prediction_companion(query, engine, settings, *plan));
   }
   if (query.adapters) {

@@ -81,6 +81,7 @@ struct EngineSettings {
   std::optional<std::int64_t> max_batched_tokens;  ///< tokens in one scheduler step
   std::optional<std::int64_t> max_sequences;       ///< sequences in one scheduler step
   std::optional<std::int64_t> block_tokens;        ///< tokens in one page of the cache
+  std::int64_t draft_tokens = 0;  ///< by the model's own prediction block; 0: it is not loaded
   std::int64_t tensor_parallel = 1;
   std::int64_t pipeline_parallel = 1;
   std::int64_t data_parallel = 1;

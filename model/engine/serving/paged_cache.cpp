@@ -149,6 +149,7 @@ PagedCache several_groups(const ModelSpec& rank,
                      .n_layers = layer.n_layers,
                      .n_tables = divide_up(layer.n_layers, per_table),
                      .block_tokens = 0,
+                     .extra_blocks = layer.state > 0 ? rules.draft_tokens : 0,
                      .page_bytes = page};
     const std::int64_t own = (layer.k + layer.v) * base_tokens;
     if (own > 0) {
@@ -207,7 +208,7 @@ std::int64_t WindowPool::blocks_beside(std::int64_t full_blocks, std::int64_t bl
 
 std::int64_t PagedGroup::blocks(std::int64_t tokens) const {
   if (block_tokens == 0) {
-    return 1;
+    return 1 + extra_blocks;
   }
   const std::int64_t held = most_tokens > 0 ? std::min(tokens, most_tokens) : tokens;
   return divide_up(held, block_tokens) + extra_blocks;
