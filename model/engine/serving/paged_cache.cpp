@@ -89,6 +89,7 @@ PagedCache one_group(const std::vector<LayerBytes>& layers, const PagingRules& r
                      .n_layers = layer.n_layers,
                      .n_tables = cache.groups.empty() ? 1 : 0,
                      .block_tokens = cache.step_tokens,
+                     .ahead_tokens = rules.ahead_tokens,
                      .k_bytes = layer.k * cache.step_tokens,
                      .v_bytes = layer.v * cache.step_tokens};
     group.page_bytes = group.k_bytes + group.v_bytes;
@@ -210,7 +211,8 @@ std::int64_t PagedGroup::blocks(std::int64_t tokens) const {
   if (block_tokens == 0) {
     return 1 + extra_blocks;
   }
-  const std::int64_t held = most_tokens > 0 ? std::min(tokens, most_tokens) : tokens;
+  const std::int64_t all = tokens + ahead_tokens;
+  const std::int64_t held = most_tokens > 0 ? std::min(all, most_tokens) : all;
   return divide_up(held, block_tokens) + extra_blocks;
 }
 

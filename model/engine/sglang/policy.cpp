@@ -164,6 +164,12 @@ std::string sglang_command(const EngineSettings& settings,
   return text;
 }
 
+/// A request that decodes reserves twice what a step may write: the drafted tokens and one behind
+/// them (python/sglang/srt/mem_cache/allocation_sizing.py, 027bddfa, of a draft without branches).
+std::int64_t ahead_tokens(const EngineSettings& settings) {
+  return settings.draft_tokens > 0 ? 2 * (settings.draft_tokens + 1) : 0;
+}
+
 serving::StagePlan stage_plan(const serving::StageRank& rank,
                               const EngineSettings& settings,
                               const serving::Parallel& parallel,
@@ -178,6 +184,7 @@ serving::StagePlan stage_plan(const serving::StageRank& rank,
                              .latent_block_tokens = page,
                              .groups = has_window_pool(rank.model),
                              .spare_blocks = 1,
+                             .ahead_tokens = ahead_tokens(settings),
                              .engine = "sglang"};
   if (rules.groups) {
     rules.window_pool = window_pool(widest_window(rank.model), page, step.tokens);

@@ -50,8 +50,8 @@ constexpr std::int64_t kWhole = kHidden * 1536 + 1536 +               // down to
                                 kHidden * 256 + 256 +                 // router and its bias
                                 2 * kHidden +                         // norms of the layer
                                 2 * kHidden * kHidden + 3 * kHidden;  // of the block
-constexpr std::int64_t kShared = 1536 * 128 * (128 + 64) + 512 * 128 * (128 + 128) +
-                                 128 * 128 * kHidden + (256 + 1) * 3 * kHidden * 2048;
+constexpr std::int64_t kShared = 1536LL * 128 * (128 + 64) + 512LL * 128 * (128 + 128) +
+                                 kHidden * 128 * 128 + kHidden * 2048 * 3 * (256 + 1);
 
 TEST(PredictionWeights, AreDeepSeeksElevenAndAHalfBillion) {
   // README_WEIGHTS.md of the checkpoint: "11.5B unique parameters (excluding the shared 0.9B
@@ -82,15 +82,15 @@ TEST(PredictionWeights, OfSglangHaveTablesOfTheirOwnWhenThePoolIsSized) {
   // sgl-project/sglang issue 36452: "each tensor is 2.54 GiB" for 248,320 x 5,120 in 16 bits.
   EXPECT_NEAR(248320.0 * 5120 * 2 / kGiB, 2.54, 0.2);
   const ModelSpec model = deepseek_v3(DType::bf16);
-  const std::int64_t tables = 2 * 129280 * kHidden * 2;
+  const std::int64_t tables = kHidden * 129280 * 2 * 2;
   EXPECT_EQ(draft_line("sglang", model, drafting(3)).bytes, 2 * (kWhole + kShared) + tables);
 }
 
 TEST(PredictionWeights, OfGlm47Flash) {
   const std::int64_t d = 2048;
-  const std::int64_t attention =
-      d * 768 + 768 + 768 * 20 * 256 + d * (512 + 64) + 512 + 512 * 20 * (192 + 256) + 20 * 256 * d;
-  const std::int64_t experts = (64 + 1) * 3 * d * 1536 + 64 * d + 64;
+  const std::int64_t attention = d * 768 + 768 + 768LL * 20 * 256 + d * (512 + 64) + 512 +
+                                 512LL * 20 * (192 + 256) + d * 20 * 256;
+  const std::int64_t experts = d * 1536 * 3 * (64 + 1) + 64 * d + 64;
   const std::int64_t block = attention + experts + 2 * d + 2 * d * d + 3 * d;
   EXPECT_EQ(draft_line("vllm", catalog("glm-4.7-flash"), drafting(1)).bytes, 2 * block);
 }
@@ -99,8 +99,8 @@ TEST(PredictionWeights, OfQwen3Next) {
   // 81,324,862,720 parameters of the checkpoint less 79,674,391,296 of the decoder.
   const std::int64_t block = 81'324'862'720 - 79'674'391'296;
   const std::int64_t d = 2048;
-  const std::int64_t attention = d * 2 * 16 * 256 + 2 * d * 2 * 256 + 16 * 256 * d + 2 * 256;
-  const std::int64_t experts = (512 + 1) * 3 * d * 512 + 512 * d + d;
+  const std::int64_t attention = d * 2 * 16 * 256 + 2 * d * 2 * 256 + d * 16 * 256 + 2LL * 256;
+  const std::int64_t experts = d * 512 * 3 * (512 + 1) + 512 * d + d;
   EXPECT_EQ(attention + experts + 2 * d + 2 * d * d + 3 * d, block);
   const ModelSpec model = catalog("qwen3-next-80b-a3b-thinking");
   EXPECT_EQ(draft_line("vllm", model, drafting(2)).bytes, 2 * block);
@@ -108,7 +108,7 @@ TEST(PredictionWeights, OfQwen3Next) {
   EngineSettings two = drafting(2);
   two.tensor_parallel = 2;
   two.n_gpus = 2;
-  const std::int64_t whole = 512 * d + d + 2 * 256 + 2 * d + 3 * d;
+  const std::int64_t whole = 512 * d + d + 2LL * 256 + 2 * d + 3 * d;
   EXPECT_EQ(draft_line("vllm", model, two).bytes, 2 * (whole + (block - whole) / 2));
 }
 
@@ -139,10 +139,10 @@ TEST(PredictionCache, IsALayerMore) {
 }
 
 TEST(PredictionCache, OfSglangHasAsManyTokens) {
-  // pool_configurator.py: cell_size x (1 + 1 / 61).
+  // pool_configurator.py: cell_size x (1 + 1 / 61); twice four tokens are reserved for a step.
   const std::int64_t cell = 576LL * 2 * 61 * 62 / 61;
   const auto plan = prepared("sglang", catalog("deepseek-v3"), drafting(3));
-  EXPECT_EQ(plan->evaluate(100).cache.bytes(), (100 + 1) * cell);
+  EXPECT_EQ(plan->evaluate(100).cache.bytes(), (100 + 8 + 1) * cell);
 }
 
 TEST(PredictionCache, KeepsAStateMoreForEveryToken) {
@@ -156,8 +156,8 @@ TEST(PredictionCache, KeepsAStateMoreForEveryToken) {
   EXPECT_EQ(pool.tokens, 1001 / 6 * 8432);
   EXPECT_NEAR(pool.concurrency, 27.81, 0.005);
   const MemoryReport report = plan->evaluate(131072);
-  EXPECT_EQ(report.cache.bytes(), (16 + 5 * 4) * 9LL * 8432 * 512);
-  EXPECT_EQ(report.ledger.bytes_of(LedgerKind::state), 5 * 4 * 9LL * 8432 * 512);
+  EXPECT_EQ(report.cache.bytes(), 9LL * 8432 * 512 * (16 + 5 * 4));
+  EXPECT_EQ(report.ledger.bytes_of(LedgerKind::state), 9LL * 8432 * 512 * 5 * 4);
   EXPECT_EQ(report.cache.bytes(),
             report.ledger.bytes_of(LedgerKind::cache) + report.ledger.bytes_of(LedgerKind::state));
 }
@@ -248,7 +248,7 @@ INSTANTIATE_TEST_SUITE_P(Catalog,
                                            Drafted{"sglang", "mimo-7b-base"}));
 
 TEST(PredictionRefusals, NameWhatIsNotKnown) {
-  const auto refused = [](const char* engine, const char* model, EngineSettings settings) {
+  const auto refused = [](const char* engine, const char* model, const EngineSettings& settings) {
     EXPECT_THROW(static_cast<void>(prepared(engine, catalog(model), settings)), Unsupported)
         << engine << " " << model;
   };
