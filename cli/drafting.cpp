@@ -1,5 +1,6 @@
 #include "cli/drafting.h"
 
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -12,6 +13,19 @@
 namespace kvfathom::cli {
 namespace {
 
+/// The draft of an engine that plans both models at once: it has no choices of its own.
+void draft_on_the_ranks(const DraftOptions& options, DraftQuery draft, Query& query) {
+  if (options.gpu_layers || options.cache_type_k || options.cache_type_v) {
+    throw InputError("--draft",
+                     "placed or typed apart with engine " + std::string(query.engine->name),
+                     "its draft has the ranks and the cache type of the model");
+  }
+  const Provenance provenance = draft.model.foretold ? Provenance::modelled : Provenance::exact;
+  query.settings.draft_model = std::make_shared<const DraftModel>(DraftModel{
+      draft.model.spec, provenance, served_name(draft.model, *options.model, options.weights)});
+  query.draft = std::move(draft);
+}
+
 /// The draft model and what it may choose for itself; nothing else of the line is without one.
 void read_draft(const DraftOptions& options, Query& query) {
   if (!options.model) {
@@ -20,15 +34,20 @@ void read_draft(const DraftOptions& options, Query& query) {
     }
     return;
   }
-  if (loads_checkpoints(*query.engine)) {
+  const bool served = loads_checkpoints(*query.engine);
+  if (served && query.engine->name != "vllm") {
     throw Unsupported("--draft",
                       std::string(query.engine->name) + ": no rule for a draft model",
-                      "use --engine llama.cpp or ideal");
+                      "use --engine llama.cpp, vllm or ideal");
   }
   DraftQuery draft;
   draft.model = read_model(*options.model, options.weights);
   if (draft.model.checkpoint && query.engine->name == "llama.cpp") {
     foretell_gguf(draft.model);
+  }
+  if (served) {
+    draft_on_the_ranks(options, std::move(draft), query);
+    return;
   }
   if (options.gpu_layers) {
     draft.choice.gpu_layers = parse_count("--draft-gpu-layers", *options.gpu_layers, 0, 1'000'000);

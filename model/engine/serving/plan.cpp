@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "model/engine/serving/draft.h"
 #include "model/engine/serving/prediction.h"
 #include "model/engine/serving/profile.h"
 #include "model/error.h"
@@ -249,7 +250,7 @@ class ServingPlan final : public MemoryPlan {
   CommandRule command_;
 };
 
-/// What a rank loads: its share of the decoder, and towers and a prediction block beside it.
+/// What a rank loads: its share of the decoder, and towers and what drafts beside it.
 std::vector<LedgerLine> loaded_lines(const StageRank& rank, const EngineSettings& settings) {
   std::vector<LedgerLine> lines{weights_line(Device{0}, rank.weights_bytes, settings)};
   if (rank.vision_bytes > 0) {
@@ -257,11 +258,8 @@ std::vector<LedgerLine> loaded_lines(const StageRank& rank, const EngineSettings
     tower.kind = LedgerKind::vision;
     lines.push_back(tower);
   }
-  if (rank.draft_bytes > 0) {
-    LedgerLine draft = weights_line(Device{0}, rank.draft_bytes, settings);
-    draft.kind = LedgerKind::draft;
-    draft.high_bytes = std::max(draft.high_bytes, rank.draft_high_bytes);
-    lines.push_back(draft);
+  if (rank.draft) {
+    lines.push_back(*rank.draft);
   }
   return lines;
 }
@@ -277,6 +275,9 @@ std::unique_ptr<MemoryPlan> serving_plan(const ModelSpec& model,
   std::vector<StageRank> ranks = stage_ranks(model, settings, parallel, loading);
   if (settings.draft_tokens > 0) {
     add_prediction_block(model, settings, parallel, loading, ranks);
+  }
+  if (settings.draft_model) {
+    add_draft_model(model, settings, parallel, loading, ranks);
   }
   const std::vector<std::int64_t>& uneven = settings.uneven_device_memory_bytes;
   const auto n_devices = static_cast<std::size_t>(parallel.devices());

@@ -11,6 +11,7 @@
 
 #include "model/architecture/parameters.h"
 #include "model/architecture/tensor_inventory.h"
+#include "model/engine/engine.h"
 #include "model/error.h"
 #include "model/weights/tensor_name.h"
 
@@ -271,8 +272,9 @@ void add_prediction_block(const ModelSpec& model,
   }
   const std::int64_t tables =
       vocabulary_bytes(model, rules.prediction->vocabulary_copies, parallel.tensor);
-  rank.draft_bytes = loaded.weights_bytes + tables;
-  rank.draft_high_bytes = widest + tables;
+  rank.draft = weights_line(Device{0}, loaded.weights_bytes + tables, settings);
+  rank.draft->kind = LedgerKind::draft;
+  rank.draft->high_bytes = std::max(rank.draft->high_bytes, widest + tables);
   rank.model.layers.insert(
       rank.model.layers.end(), loaded.model.layers.begin(), loaded.model.layers.end());
   for (LayerSpec& layer : rank.model.layers) {

@@ -8,6 +8,7 @@
 
 #include "model/architecture/model_spec.h"
 #include "model/engine/settings.h"
+#include "model/memory/ledger.h"
 
 namespace kvfathom::serving {
 
@@ -33,10 +34,10 @@ struct StageRank {
   ModelSpec model;  ///< the stage's layers with the rank's share of heads; no tensors
   std::int64_t weights_bytes = 0;
   std::int64_t vision_bytes = 0;  ///< towers beside the decoder, whole on every rank, in 16 bits
-  std::int64_t draft_bytes = 0;   ///< of a prediction block, whose layers are behind the others
-  std::int64_t draft_high_bytes = 0;  ///< if the checkpoint keeps it in 16 bits
-  bool first = true;                  ///< holds the token embedding
-  bool last = true;                   ///< holds the output head
+  /// Of a prediction block or a draft model, whose layers are behind the others.
+  std::optional<LedgerLine> draft = std::nullopt;
+  bool first = true;  ///< holds the token embedding
+  bool last = true;   ///< holds the output head
 };
 
 /// What an engine holds of a prediction block beside what it holds of every layer.
@@ -54,6 +55,7 @@ struct LoadRules {
   /// and layers behind the decoder's (multi-token prediction) are with the last stage.
   bool as_stored = false;
   std::optional<PredictionRule> prediction = std::nullopt;  ///< none: no rule is known
+  bool draft_model = false;                                 ///< a rule for a draft model is known
 };
 
 /// What a checkpoint's tensors become on each stage. Attention heads must divide evenly, as the

@@ -34,7 +34,7 @@ serving::Step largest_step(const EngineSettings& settings) {
   const bool large = is_large_device(settings);
   return {.tokens = settings.max_batched_tokens.value_or(large ? 8192 : 2048),
           .sequences = settings.max_sequences.value_or(large ? 1024 : 256),
-          .drafts = settings.draft_tokens > 0};
+          .drafts = settings.draft_tokens > 0 || settings.draft_model != nullptr};
 }
 
 template <class Test>
@@ -82,6 +82,9 @@ void require_known(const ModelSpec& model,
   if (!behaviours.shared_head && settings.draft_tokens > 0) {
     refuse("one head for model and prediction block");
   }
+  if (!behaviours.draft_model && settings.draft_model) {
+    refuse("draft models");
+  }
   if (any_mixer(model, [](const Mixer& mixer) {
         return std::holds_alternative<Rwkv>(mixer) ||
                std::holds_alternative<KimiDeltaAttention>(mixer);
@@ -95,6 +98,14 @@ void require_known(const ModelSpec& model,
       })) {
     throw Unsupported(model.name, std::string("vllm: no rule for ") + gqa_index, "");
   }
+}
+
+/// The option's JSON, quoted for a shell.
+std::string speculative_config(std::string_view method,
+                               std::string_view more_fields,
+                               std::int64_t tokens) {
+  return R"('{"method":")" + std::string(method) + "\"," + std::string(more_fields) +
+         R"("num_speculative_tokens":)" + std::to_string(tokens) + "}'";
 }
 
 std::string vllm_command(const EngineSettings& settings,
@@ -116,9 +127,18 @@ std::string vllm_command(const EngineSettings& settings,
   serving::add_option(text, type == DType::nvfp4, "--kv-cache-dtype", "nvfp4");
   serving::add_option(
       text, settings.scheme == CacheScheme::full, "--disable-hybrid-kv-cache-manager", "");
-  const std::string drafting = R"('{"method":"mtp","num_speculative_tokens":)" +
-                               std::to_string(settings.draft_tokens) + "}'";
-  serving::add_option(text, settings.draft_tokens > 0, "--speculative-config", drafting);
+  serving::add_option(text,
+                      settings.draft_tokens > 0,
+                      "--speculative-config",
+                      speculative_config("mtp", "", settings.draft_tokens));
+  if (settings.draft_model) {
+    const std::string model_field = R"("model":")" + settings.draft_model->name + "\",";
+    constexpr std::int64_t kTokens = 5;  // the engine has no default; its documentation's example
+    serving::add_option(text,
+                        true,
+                        "--speculative-config",
+                        speculative_config("draft_model", model_field, kTokens));
+  }
   return text;
 }
 
@@ -176,7 +196,8 @@ std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model, const EngineSet
                         std::int64_t device_memory_bytes) {
     return stage_plan(rank, settings, parallel, device_memory_bytes, behaviours);
   };
-  const serving::LoadRules loading{.marlin_mxfp4 = true, .prediction = serving::PredictionRule{}};
+  const serving::LoadRules loading{
+      .marlin_mxfp4 = true, .prediction = serving::PredictionRule{}, .draft_model = true};
   return serving::serving_plan(model, settings, loading, rule, vllm_command);
 }
 
