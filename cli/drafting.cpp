@@ -16,9 +16,9 @@ namespace {
 /// The draft of an engine that plans both models at once: it has no choices of its own.
 void draft_on_the_ranks(const DraftOptions& options, DraftQuery draft, Query& query) {
   if (options.gpu_layers || options.cache_type_k || options.cache_type_v) {
-    throw InputError("--draft",
-                     "placed or typed apart with engine " + std::string(query.engine->name),
-                     "its draft has the ranks and the cache type of the model");
+    throw Unsupported(std::string(query.engine->name),
+                      "no rule for a draft that is placed or typed apart from the model",
+                      "give --draft alone");
   }
   const Provenance provenance = draft.model.foretold ? Provenance::modelled : Provenance::exact;
   query.settings.draft_model = std::make_shared<const DraftModel>(DraftModel{

@@ -94,7 +94,7 @@ TEST(Draft, WhatHasNoRuleIsRefusedByName) {
   EXPECT_EQ(refusal(kModel + "--draft qwen3-0.6b --engine-version b9000").first, 3);
   const std::string served = "qwen3-32b --engine vllm --gpu h200 --draft ";
   EXPECT_EQ(refusal(served + "llama-3.2-1b-instruct").first, 2);  // another vocabulary
-  EXPECT_EQ(refusal(served + "qwen3-0.6b --draft-cache-type-k fp8").first, 2);
+  EXPECT_EQ(refusal(served + "qwen3-0.6b --draft-cache-type-k fp8").first, 3);
   EXPECT_EQ(refusal(served + "qwen3-0.6b --draft-weights q8_0").first, 3);
   EXPECT_EQ(refusal(served + "qwen3-0.6b --pipeline-parallel 2").first, 3);
   EXPECT_EQ(refusal(served + "qwen3-0.6b --engine-version 0.13.0").first, 3);
