@@ -1,5 +1,6 @@
 #include "cli/drafting.h"
 
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -12,6 +13,19 @@
 namespace kvfathom::cli {
 namespace {
 
+/// The draft of an engine that plans both models at once: it has no choices of its own.
+void draft_on_the_ranks(const DraftOptions& options, DraftQuery draft, Query& query) {
+  if (options.gpu_layers || options.cache_type_k || options.cache_type_v) {
+    throw Unsupported(std::string(query.engine->name),
+                      "no rule for a draft that is placed or typed apart from the model",
+                      "give --draft alone");
+  }
+  const Provenance provenance = draft.model.foretold ? Provenance::modelled : Provenance::exact;
+  query.settings.draft_model = std::make_shared<const DraftModel>(DraftModel{
+      draft.model.spec, provenance, served_name(draft.model, *options.model, options.weights)});
+  query.draft = std::move(draft);
+}
+
 /// The draft model and what it may choose for itself; nothing else of the line is without one.
 void read_draft(const DraftOptions& options, Query& query) {
   if (!options.model) {
@@ -20,15 +34,20 @@ void read_draft(const DraftOptions& options, Query& query) {
     }
     return;
   }
-  if (loads_checkpoints(*query.engine)) {
+  const bool served = loads_checkpoints(*query.engine);
+  if (served && query.engine->name != "vllm") {
     throw Unsupported("--draft",
                       std::string(query.engine->name) + ": no rule for a draft model",
-                      "use --engine llama.cpp or ideal");
+                      "use --engine llama.cpp, vllm or ideal");
   }
   DraftQuery draft;
   draft.model = read_model(*options.model, options.weights);
   if (draft.model.checkpoint && query.engine->name == "llama.cpp") {
     foretell_gguf(draft.model);
+  }
+  if (served) {
+    draft_on_the_ranks(options, std::move(draft), query);
+    return;
   }
   if (options.gpu_layers) {
     draft.choice.gpu_layers = parse_count("--draft-gpu-layers", *options.gpu_layers, 0, 1'000'000);
@@ -53,13 +72,17 @@ void read_prediction(const DraftOptions& options, Query& query) {
   if (!options.own_block) {
     return;
   }
-  if (query.engine->name != "llama.cpp") {
-    throw Unsupported("--mtp",
-                      std::string(query.engine->name) + ": no rule for prediction blocks",
-                      "use --engine llama.cpp");
+  const std::string_view engine = query.engine->name;
+  if (engine != "llama.cpp" && engine != "vllm" && engine != "sglang") {
+    throw Unsupported(std::string(engine),
+                      "no rule for prediction blocks (--mtp)",
+                      "use --engine llama.cpp, vllm or sglang");
   }
   constexpr std::int64_t kMostTokens = 64;
-  query.own_draft_tokens = parse_count("--mtp", *options.own_block, 1, kMostTokens);
+  query.settings.draft_tokens = parse_count("--mtp", *options.own_block, 1, kMostTokens);
+  if (engine != "llama.cpp") {
+    return;  // its policy refuses what it has no rule for
+  }
   if (query.auto_context_tokens) {
     throw Unsupported("--mtp", "no rule for layers on several devices", "leave out --auto");
   }
@@ -100,8 +123,8 @@ Companion prediction_companion(const Query& query,
                                   llama_cpp::prediction_settings(settings));
   companion.fixed = llama_cpp::prediction_lines(model.evaluate(kAnyContext).ledger,
                                                 companion.plan->evaluate(kAnyContext).ledger,
-                                                *query.own_draft_tokens);
-  companion.options = llama_cpp::prediction_options(*query.own_draft_tokens);
+                                                settings.draft_tokens);
+  companion.options = llama_cpp::prediction_options(settings.draft_tokens);
   return companion;
 }
 

@@ -119,7 +119,7 @@ std::string engine_line(const Query& query) {
     const ModelArgument& draft = query.draft->model;
     text += ", drafting by " + printable(draft.spec.name) + " (" + draft.weights + ")";
   }
-  if (query.own_draft_tokens) {
+  if (query.settings.draft_tokens > 0) {
     text += ", drafting by its own prediction block";
   }
   if (query.adapters) {

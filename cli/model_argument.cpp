@@ -163,6 +163,21 @@ void foretell_gguf(ModelArgument& model) {
   model.file = gguf_name(model);
 }
 
+std::string served_name(const ModelArgument& model,
+                        const std::string& argument,
+                        const Text& weights) {
+  // Like a GGUF that somebody would have to make first.
+  const std::string suffix = weights ? "-" + model.weights : "";
+  constexpr std::string_view kSite = "https://huggingface.co/";
+  const std::string& source = model.spec.source;
+  if (is_directory(argument) || !source.starts_with(kSite)) {
+    return argument + suffix;
+  }
+  const std::string path = source.substr(kSite.size());
+  const std::size_t name = path.find('/');
+  return (name == std::string::npos ? argument : path.substr(0, path.find('/', name + 1))) + suffix;
+}
+
 ModelArgument read_model(const std::string& argument, const Text& weights) {
   ModelArgument model = read_model_spec(argument);
   if (weights) {

@@ -24,6 +24,12 @@ struct ModelArgument {
 /// The structure and its weights: as stored, by the recipe `weights`, or in the config's dtype.
 [[nodiscard]] ModelArgument read_model(const std::string& argument, const Text& weights);
 
+/// What an engine that serves checkpoints is told to load: "org/model" where the source is a
+/// Hugging Face address, else the `argument`, with the recipe that was asked for.
+[[nodiscard]] std::string served_name(const ModelArgument& model,
+                                      const std::string& argument,
+                                      const Text& weights);
+
 /// Replaces the tensors by those of the GGUF that llama.cpp's converter would make of the model.
 void foretell_gguf(ModelArgument& model);
 

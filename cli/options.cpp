@@ -199,9 +199,11 @@ void add_draft_options(CLI::App& command, Options& options) {
   group.add("--mtp",
             draft.own_block,
             "N",
-            "draft N tokens by the model's own prediction block (llama.cpp --spec-type draft-mtp)");
-  group.add(
-      "--draft", draft.model, "MODEL", "a second model that drafts for the first (llama.cpp -md)");
+            "draft N tokens by the model's own prediction block (llama.cpp, vllm, sglang)");
+  group.add("--draft",
+            draft.model,
+            "MODEL",
+            "a second model that drafts for the first (llama.cpp, vllm)");
   group.add("--draft-weights", draft.weights, "F", "its weight format, as --weights");
   group.add("--draft-gpu-layers", draft.gpu_layers, "N", "its last N layers on the GPUs (-ngld)");
   group.add("--draft-cache-type-k",

@@ -40,22 +40,6 @@ std::vector<std::string> behaviours_before(const std::string& engine, const std:
   return missing_behaviours(read_engine_history(path), version);
 }
 
-/// What such an engine is told to load: "org/model" where the source is a Hugging Face address,
-/// else what the person named.
-std::string served_name(const ModelArgument& model, const Options& options) {
-  const std::string& argument = options.model;
-  // Like a GGUF that somebody would have to make first.
-  const std::string suffix = options.weights ? "-" + model.weights : "";
-  constexpr std::string_view kSite = "https://huggingface.co/";
-  const std::string& source = model.spec.source;
-  if (is_directory(argument) || !source.starts_with(kSite)) {
-    return argument + suffix;
-  }
-  const std::string path = source.substr(kSite.size());
-  const std::size_t name = path.find('/');
-  return (name == std::string::npos ? argument : path.substr(0, path.find('/', name + 1))) + suffix;
-}
-
 /// One device for each rank of an engine that cuts the model, unless --gpus says how many.
 GpuOptions with_a_device_per_rank(GpuOptions gpu, const EngineSettings& settings) {
   const std::int64_t ranks =
@@ -174,10 +158,10 @@ std::unique_ptr<MemoryPlan> with_all_beside(const Query& query,
                                             const EngineSettings& settings,
                                             std::unique_ptr<MemoryPlan> plan) {
   std::vector<Companion> companions;
-  if (query.draft) {
+  if (query.draft && !loads_checkpoints(engine)) {
     companions.push_back(draft_companion(query, engine, settings));
   }
-  if (query.own_draft_tokens && engine.name == "llama.cpp") {
+  if (query.settings.draft_tokens > 0 && engine.name == "llama.cpp") {
     companions.push_back(prediction_companion(query, engine, settings, *plan));
   }
   if (query.adapters) {
@@ -281,7 +265,7 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
     foretell_gguf(query.model);  // it loads no safetensors
   }
   if (loads_checkpoints(engine)) {
-    query.model.file = served_name(query.model, options);
+    query.model.file = served_name(query.model, options.model, options.weights);
   }
   query.settings.gpu_memory_bytes = query.machine.uneven_memory();
   read_placement(options, query);

@@ -76,7 +76,6 @@ struct Query {
   /// `--auto`: every case's layers are placed by llama.cpp's fit for this context.
   std::optional<std::int64_t> auto_context_tokens;
   std::optional<DraftQuery> draft;
-  std::optional<std::int64_t> own_draft_tokens;  ///< by the model's own prediction block
   std::optional<AdapterQuery> adapters;
   std::optional<ProjectorQuery> projector;
 };

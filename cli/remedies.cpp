@@ -86,7 +86,8 @@ void add_placement(const Query& query,
   const EngineSettings& asked = query.settings;
   if (query.engine->name != "llama.cpp" || cache_case.by_formula || asked.n_gpus == 0 ||
       asked.gpu_layers || asked.cpu_moe_layers > 0 || query.auto_context_tokens ||
-      query.machine.host_shares_memory || query.adapters || query.own_draft_tokens) {  // no rule
+      query.machine.host_shares_memory || query.adapters ||
+      query.settings.draft_tokens > 0) {  // no rule
     return;
   }
   Query with_auto = query;

@@ -170,6 +170,7 @@ EngineSettings settings_of_json(const Json& json) {
   maybe("max_batched_tokens", settings.max_batched_tokens);
   maybe("max_sequences", settings.max_sequences);
   maybe("block_tokens", settings.block_tokens);
+  settings.draft_tokens = json.value("draft_tokens", std::int64_t{0});
   if (json.contains("gpu_memory_utilization")) {
     settings.gpu_memory_utilization = json.at("gpu_memory_utilization").get<double>();
   }

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "model/architecture/model_spec.h"
 #include "model/cache/parameters.h"
 #include "model/dtype.h"
 #include "model/provenance.h"
@@ -55,6 +57,13 @@ struct MovedLayer {
   friend bool operator==(const MovedLayer&, const MovedLayer&) = default;
 };
 
+/// A second model that drafts for the first, where the engine makes one plan of both.
+struct DraftModel {
+  ModelSpec model;
+  Provenance weights_provenance = Provenance::exact;
+  std::string name;  ///< as the engine is told to load it
+};
+
 /// Settings of one run. Words as in the field: batch_tokens and ubatch_tokens are tokens of one
 /// logical and physical forward pass (llama.cpp n_batch, n_ubatch).
 struct EngineSettings {
@@ -81,6 +90,8 @@ struct EngineSettings {
   std::optional<std::int64_t> max_batched_tokens;  ///< tokens in one scheduler step
   std::optional<std::int64_t> max_sequences;       ///< sequences in one scheduler step
   std::optional<std::int64_t> block_tokens;        ///< tokens in one page of the cache
+  std::int64_t draft_tokens = 0;  ///< by the model's own prediction block; 0: it is not loaded
+  std::shared_ptr<const DraftModel> draft_model = nullptr;
   std::int64_t tensor_parallel = 1;
   std::int64_t pipeline_parallel = 1;
   std::int64_t data_parallel = 1;

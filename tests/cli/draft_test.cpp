@@ -86,12 +86,47 @@ TEST(Draft, WhatHasNoRuleIsRefusedByName) {
       refusal("qwen3-next-80b-a3b-thinking --weights q4_k_m --engine llama.cpp --draft qwen3-0.6b");
   EXPECT_EQ(hybrid, 3);
   EXPECT_NE(why_hybrid.find("recurrent state"), std::string::npos) << why_hybrid;
-  const auto [serving, why_serving] = refusal("qwen3-32b --engine vllm --draft qwen3-0.6b");
+  const auto [serving, why_serving] = refusal("qwen3-32b --engine sglang --draft qwen3-0.6b");
   EXPECT_EQ(serving, 3);
   EXPECT_NE(why_serving.find("no rule for a draft model"), std::string::npos) << why_serving;
   EXPECT_EQ(refusal(kModel + "--draft qwen3-0.6b --draft-cache-type-k fp8").first, 2);
   EXPECT_EQ(refusal(kModel + "--draft-weights q8_0").first, 2);
   EXPECT_EQ(refusal(kModel + "--draft qwen3-0.6b --engine-version b9000").first, 3);
+  const std::string served = "qwen3-32b --engine vllm --gpu h200 --draft ";
+  EXPECT_EQ(refusal(served + "llama-3.2-1b-instruct").first, 2);  // another vocabulary
+  EXPECT_EQ(refusal(served + "qwen3-0.6b --draft-cache-type-k fp8").first, 3);
+  EXPECT_EQ(refusal(served + "qwen3-0.6b --draft-weights q8_0").first, 3);
+  EXPECT_EQ(refusal(served + "qwen3-0.6b --pipeline-parallel 2").first, 3);
+  EXPECT_EQ(refusal(served + "qwen3-0.6b --engine-version 0.13.0").first, 3);
+  EXPECT_EQ(refusal("gpt-oss-120b --engine vllm --gpu h200 --draft gpt-oss-20b").first, 3);
+}
+
+// vLLM has one pool for both models' layers, on the same ranks.
+TEST(DraftInVllm, IsOneMoreModelOnEachRankAndMoreOfEachBlock) {
+  const std::string words =
+      "memory qwen3-32b --engine vllm --gpu h200 --context 32768 --sequences 2";
+  const Json both = json_of(words + " --tensor-parallel 2 --draft qwen3-0.6b");
+  // Qwen3-0.6B by its config: 596,049,920 parameters, of which 28 x (2 x 1024 + 2 x 128) + 1024
+  // are norms, which every rank has.
+  const std::int64_t norms = 28 * (2 * 1024 + 2 * 128) + 1024;
+  const std::int64_t parameters = 596'049'920;
+  for (const std::string rank : {"gpu0", "gpu1"}) {
+    EXPECT_EQ(line(both, rank, "draft"), 2 * (norms + (parameters - norms) / 2));
+    EXPECT_EQ(line(both, rank, "cache"),
+              std::int64_t{2} * 32768 * (64 + 28) * 4 * 128 * 2 * 2);  // 4 of 8 heads each
+  }
+  EXPECT_NE(both.at("command").get<std::string>().find(
+                R"(--speculative-config '{"method":"draft_model","model":"Qwen/Qwen3-0.6B",)"
+                R"("num_speculative_tokens":5}')"),
+            std::string::npos);
+}
+
+TEST(DraftInVllm, TakesRoomFromTheContext) {
+  const std::string words = "fit qwen3-32b --engine vllm --gpu l40s --weights fp8 ";
+  const auto longest = [](const Json& document) {
+    return document.at("answers").at(0).at("max_context_tokens").get<std::int64_t>();
+  };
+  EXPECT_LT(longest(json_of(words + "--draft qwen3-0.6b")), longest(json_of(words)));
 }
 
 }  // namespace

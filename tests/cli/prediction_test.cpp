@@ -95,6 +95,27 @@ TEST(PredictionBlockOption, StandsInTheCommand) {
   EXPECT_NE(ran.out.find("--spec-type draft-mtp --spec-draft-n-max 2"), std::string::npos);
 }
 
+TEST(PredictionBlockOption, StandsInTheCommandsOfServingEngines) {
+  const std::string words = "memory glm-4.7-flash --gpu h100-sxm --context 8192 --mtp 2 --engine ";
+  const Ran vllm = run_cli(words + "vllm");
+  EXPECT_NE(vllm.out.find(R"(--speculative-config '{"method":"mtp","num_speculative_tokens":2}')"),
+            std::string::npos);
+  const Ran sglang = run_cli(words + "sglang");
+  EXPECT_NE(sglang.out.find("--speculative-algorithm NEXTN --speculative-num-steps 2 "
+                            "--speculative-eagle-topk 1 --speculative-num-draft-tokens 3"),
+            std::string::npos);
+}
+
+TEST(PredictionBlockOption, ShortensTheLongestContextOfAServingEngine) {
+  const auto longest = [](const std::string& words) {
+    const Ran ran = run_cli("fit glm-4.7-flash --gpu h100-sxm --json " + words);
+    return Json::parse(ran.out).at("answers").at(0).at("max_context_tokens").get<std::int64_t>();
+  };
+  for (const std::string engine : {"vllm", "sglang"}) {
+    EXPECT_LT(longest("--engine " + engine + " --mtp 1"), longest("--engine " + engine));
+  }
+}
+
 TEST(PredictionBlockOption, RefusesWhatNoRuleIsKnownFor) {
   const auto refusal = [](const std::string& words) {
     const Ran ran = run_cli(words);
@@ -107,8 +128,10 @@ TEST(PredictionBlockOption, RefusesWhatNoRuleIsKnownFor) {
   EXPECT_EQ(refusal("memory glm-4.7-flash --weights q8_0 --gpus 1 --context 8 --mtp 2").first, 3);
   EXPECT_EQ(refusal(kModel + "--context 8 --gpu-layers 3 --mtp 2").first, 3);
   EXPECT_EQ(refusal(kModel + "--context 8 --mtp 2 --draft qwen3.5-9b").first, 2);
-  EXPECT_EQ(refusal("memory qwen3.5-27b --engine vllm --gpu h100-sxm --context 8 --mtp 2").first,
-            3);
+  const std::string served = "memory qwen3.5-27b --gpu h100-sxm --context 8 --mtp 2 --engine ";
+  EXPECT_EQ(refusal(served + "sglang").first, 3);  // no rule for its states
+  EXPECT_EQ(refusal(served + "tensorrt-llm").first, 3);
+  EXPECT_EQ(refusal(served + "vllm --engine-version 0.14.0").first, 3);
 }
 
 }  // namespace

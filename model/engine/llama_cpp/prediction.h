@@ -4,7 +4,9 @@
 // Source: llama-server's logs of July to September 2026 for Qwen3.6-27B and Qwen3.8-27B (one
 // block): at 32,768 tokens a cache of one layer, 128 MiB, and compute buffers of 130.02 MiB with
 // micro-batches of 512 and 520.06 MiB with 2,048; the model's recurrent state is there once more
-// for every token that may be drafted, so that it can be taken back.
+// for every token that may be drafted, so that it can be taken back. step35, cohere2moe, glm-dsa
+// and mimo2 have such a context as well (llama.cpp pull requests 25980 and 26228), of which no log
+// was seen; glm4moe, and deepseek2 with it GLM-4.7-Flash (25564 was closed), have none.
 #pragma once
 
 #include <cstdint>

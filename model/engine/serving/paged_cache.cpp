@@ -89,6 +89,7 @@ PagedCache one_group(const std::vector<LayerBytes>& layers, const PagingRules& r
                      .n_layers = layer.n_layers,
                      .n_tables = cache.groups.empty() ? 1 : 0,
                      .block_tokens = cache.step_tokens,
+                     .ahead_tokens = rules.ahead_tokens,
                      .k_bytes = layer.k * cache.step_tokens,
                      .v_bytes = layer.v * cache.step_tokens};
     group.page_bytes = group.k_bytes + group.v_bytes;
@@ -149,6 +150,7 @@ PagedCache several_groups(const ModelSpec& rank,
                      .n_layers = layer.n_layers,
                      .n_tables = divide_up(layer.n_layers, per_table),
                      .block_tokens = 0,
+                     .extra_blocks = layer.state > 0 ? rules.draft_tokens : 0,
                      .page_bytes = page};
     const std::int64_t own = (layer.k + layer.v) * base_tokens;
     if (own > 0) {
@@ -207,9 +209,10 @@ std::int64_t WindowPool::blocks_beside(std::int64_t full_blocks, std::int64_t bl
 
 std::int64_t PagedGroup::blocks(std::int64_t tokens) const {
   if (block_tokens == 0) {
-    return 1;
+    return 1 + extra_blocks;
   }
-  const std::int64_t held = most_tokens > 0 ? std::min(tokens, most_tokens) : tokens;
+  const std::int64_t all = tokens + ahead_tokens;
+  const std::int64_t held = most_tokens > 0 ? std::min(all, most_tokens) : all;
   return divide_up(held, block_tokens) + extra_blocks;
 }
 

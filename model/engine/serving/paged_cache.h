@@ -34,6 +34,8 @@ struct PagingRules {
   bool groups = true;      ///< windows and states have groups of their own; false: windows are full
   bool near_equal = true;  ///< the larger of nearly equal layer counts is the size of a group
   std::int64_t spare_blocks = 0;                         ///< allocated, but never a sequence's
+  std::int64_t draft_tokens = 0;                         ///< a state is there once more for each
+  std::int64_t ahead_tokens = 0;                         ///< of drafts, that a sequence holds too
   std::optional<WindowPool> window_pool = std::nullopt;  ///< none: one pool for all groups
   std::string_view engine;                               ///< for refusals
 };
@@ -45,7 +47,8 @@ struct PagedGroup {
   std::int64_t n_tables = 1;       ///< block tables: layers over the size of a group, rounded up
   std::int64_t block_tokens = 16;  ///< tokens in one block; 0: a state
   std::int64_t most_tokens = 0;    ///< a window and a step; 0: all
-  std::int64_t extra_blocks = 0;   ///< a window's first block may be partly out of it
+  std::int64_t ahead_tokens = 0;   ///< held for drafts, behind a sequence's own
+  std::int64_t extra_blocks = 0;   ///< a window's first may be partly out of it; a state's copies
   std::int64_t k_bytes = 0;        ///< of one layer's page, as used
   std::int64_t v_bytes = 0;
   std::int64_t page_bytes = 0;  ///< as allocated: equal in all groups

@@ -8,6 +8,8 @@
 #include <span>
 #include <utility>
 
+#include "model/engine/serving/draft.h"
+#include "model/engine/serving/prediction.h"
 #include "model/engine/serving/profile.h"
 #include "model/error.h"
 
@@ -27,7 +29,7 @@ CacheGroup report_of(const PagedGroup& group, const PagedCache& cache, const Hel
   const std::int64_t copies = held.sequences * held.ranks;
   CacheGroup out{.scheme = group.scheme, .n_layers = group.n_layers, .streams = copies};
   if (group.block_tokens == 0) {
-    out.state_bytes = group.n_tables * cache.block_bytes * copies;
+    out.state_bytes = group.n_tables * group.blocks(held.tokens) * cache.block_bytes * copies;
     return out;
   }
   if (cache.window_pool) {
@@ -49,11 +51,11 @@ CacheGroup report_of(const PagedGroup& group, const PagedCache& cache, const Hel
 }
 
 std::int64_t state_bytes_of(const PagedCache& cache, std::int64_t sequences) {
-  std::int64_t tables = 0;
+  std::int64_t blocks = 0;
   for (const PagedGroup& group : cache.groups) {
-    tables += group.block_tokens == 0 ? group.n_tables : 0;
+    blocks += group.block_tokens == 0 ? group.n_tables * group.blocks(0) : 0;
   }
-  return sequences * tables * cache.block_bytes;
+  return sequences * blocks * cache.block_bytes;
 }
 
 /// The lines of each device without its cache, replica by replica, stage by stage.
@@ -248,13 +250,16 @@ class ServingPlan final : public MemoryPlan {
   CommandRule command_;
 };
 
-/// What a rank loads: its share of the decoder, and towers beside it.
+/// What a rank loads: its share of the decoder, and towers and what drafts beside it.
 std::vector<LedgerLine> loaded_lines(const StageRank& rank, const EngineSettings& settings) {
   std::vector<LedgerLine> lines{weights_line(Device{0}, rank.weights_bytes, settings)};
   if (rank.vision_bytes > 0) {
     LedgerLine tower = weights_line(Device{0}, rank.vision_bytes, settings);
     tower.kind = LedgerKind::vision;
     lines.push_back(tower);
+  }
+  if (rank.draft) {
+    lines.push_back(*rank.draft);
   }
   return lines;
 }
@@ -267,7 +272,13 @@ std::unique_ptr<MemoryPlan> serving_plan(const ModelSpec& model,
                                          const StageRule& rule,
                                          CommandRule command) {
   const Parallel parallel = parallel_of(settings);
-  const std::vector<StageRank> ranks = stage_ranks(model, settings, parallel, loading);
+  std::vector<StageRank> ranks = stage_ranks(model, settings, parallel, loading);
+  if (settings.draft_tokens > 0) {
+    add_prediction_block(model, settings, parallel, loading, ranks);
+  }
+  if (settings.draft_model) {
+    add_draft_model(model, settings, parallel, loading, ranks);
+  }
   const std::vector<std::int64_t>& uneven = settings.uneven_device_memory_bytes;
   const auto n_devices = static_cast<std::size_t>(parallel.devices());
   if (!uneven.empty() && uneven.size() != n_devices) {

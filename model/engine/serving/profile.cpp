@@ -10,6 +10,7 @@ constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 constexpr std::int64_t kActivationBytes = 2;
 /// f32 logits, f32 sorted, i64 indices, f32 probabilities, f32 cumulated.
 constexpr std::int64_t kSamplerBytes = 24;
+constexpr std::int64_t kCheckedBytes = 8;  ///< f32 logits of a drafted token and the one behind it
 
 /// Values per token that are alive at once in a layer's feed-forward, on one rank.
 std::int64_t feed_forward_values(const FeedForward& feed_forward, const Parallel& parallel) {
@@ -33,10 +34,13 @@ Modelled activation_peak(const StageRank& rank, const Parallel& parallel, const 
   }
   const std::int64_t layer_bytes =
       step.tokens * (2 * rank.model.hidden_size + widest) * kActivationBytes;
+  const std::int64_t logit_bytes = kSamplerBytes + (step.drafts ? kCheckedBytes : 0);
   const std::int64_t sampler_bytes =
-      rank.last ? std::min(step.tokens, step.sequences) * rank.model.vocab_size * kSamplerBytes : 0;
+      rank.last ? std::min(step.tokens, step.sequences) * rank.model.vocab_size * logit_bytes : 0;
+  const std::int64_t inputs =
+      step.drafts ? 2 * step.tokens * rank.model.hidden_size * kActivationBytes : 0;
   const std::int64_t peak = std::max(layer_bytes, sampler_bytes);
-  return {peak, peak / 5, peak / 5 * 9};
+  return {peak + inputs, peak / 5 + inputs, peak / 5 * 9 + inputs};
 }
 
 Modelled cuda_graphs() {

@@ -24,12 +24,16 @@ struct Modelled {
 struct Step {
   std::int64_t tokens = 2048;
   std::int64_t sequences = 256;
+  bool drafts = false;  ///< tokens that a prediction block drafted are among them
 };
 
 /// The peak of one step on a rank: residual stream and the widest feed-forward's inputs, gate, up
 /// and product, in 16 bits; or, on the last stage, the sampler's f32 logits with their sorted
 /// copy, indices, probabilities and sums. The three logged
-/// peaks lie between 0.2 and 1.8 times this.
+/// peaks lie between 0.2 and 1.8 times this. Where tokens are drafted, the block's own inputs
+/// (embeddings and features of every token of a step) stay beside it, and the sampler has two rows
+/// of logits a sequence more (vLLM 00c4f22d v1/spec_decode/llm_base_proposer.py,
+/// v1/worker/gpu_model_runner.py: _dummy_sampler_run checks one drafted token a sequence).
 [[nodiscard]] Modelled activation_peak(const StageRank& rank,
                                        const Parallel& parallel,
                                        const Step& step);

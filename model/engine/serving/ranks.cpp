@@ -6,6 +6,7 @@
 #include <string>
 #include <variant>
 
+#include "model/engine/serving/prediction.h"
 #include "model/error.h"
 
 namespace kvfathom::serving {
@@ -90,8 +91,9 @@ bool has_any(std::string_view name, const std::array<std::string_view, N>& parts
 }
 
 /// GGUF names, then those of checkpoints. Kept whole on every rank: norms, routers, the down
-/// projections of latents, the indexer, biases of row-parallel layers.
-constexpr std::array<std::string_view, 17> kReplicated{"norm",
+/// projections of latents, the indexer, biases of row-parallel layers, and what joins embedding and
+/// features for a prediction block.
+constexpr std::array<std::string_view, 18> kReplicated{"norm",
                                                        "attn_q_a",
                                                        "attn_kv_a",
                                                        "ffn_gate_inp",
@@ -107,7 +109,8 @@ constexpr std::array<std::string_view, 17> kReplicated{"norm",
                                                        "shared_expert_gate",
                                                        "o_proj.bias",
                                                        "down_proj.bias",
-                                                       "position_embd"};
+                                                       "position_embd",
+                                                       "eh_proj"};
 constexpr std::array<std::string_view, 4> kVocabulary{
     "token_embd", "embed_tokens", "lm_head", "word_embeddings"};
 constexpr std::array<std::string_view, 2> kExperts{"_exps.", ".experts."};
@@ -261,7 +264,7 @@ StageRank stage_rank(const ModelSpec& model,
   rank.model.layers.assign(model.layers.begin() + first, model.layers.begin() + end);
   const bool foretold = settings.weights_provenance != Provenance::exact;
   for (const Tensor& tensor : model.tensors) {
-    const std::int64_t index = layer_index(tensor.name);
+    const std::int64_t index = is_of_numbered_block(tensor.name) ? n : layer_index(tensor.name);
     const bool at_end =
         index < 0 && (is_output_head(tensor.name) || tensor.name.starts_with("output"));
     const bool tied_copy = model.tied_embeddings && rank.last && !rank.first &&

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "model/architecture/model_spec.h"
 #include "model/engine/settings.h"
+#include "model/memory/ledger.h"
 
 namespace kvfathom::serving {
 
@@ -32,8 +34,15 @@ struct StageRank {
   ModelSpec model;  ///< the stage's layers with the rank's share of heads; no tensors
   std::int64_t weights_bytes = 0;
   std::int64_t vision_bytes = 0;  ///< towers beside the decoder, whole on every rank, in 16 bits
-  bool first = true;              ///< holds the token embedding
-  bool last = true;               ///< holds the output head
+  /// Of a prediction block or a draft model, whose layers are behind the others.
+  std::optional<LedgerLine> draft = std::nullopt;
+  bool first = true;  ///< holds the token embedding
+  bool last = true;   ///< holds the output head
+};
+
+/// What an engine holds of a prediction block beside what it holds of every layer.
+struct PredictionRule {
+  std::int64_t vocabulary_copies = 0;  ///< embeddings and heads of the block's own, in 16 bits
 };
 
 /// What an engine makes of matrices when it loads them.
@@ -45,6 +54,8 @@ struct LoadRules {
   /// Tensors stay as the file holds them: block types of GGUF too, no vocabulary row is added,
   /// and layers behind the decoder's (multi-token prediction) are with the last stage.
   bool as_stored = false;
+  std::optional<PredictionRule> prediction = std::nullopt;  ///< none: no rule is known
+  bool draft_model = false;                                 ///< a rule for a draft model is known
 };
 
 /// What a checkpoint's tensors become on each stage. Attention heads must divide evenly, as the

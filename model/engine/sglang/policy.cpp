@@ -152,10 +152,22 @@ std::string sglang_command(const EngineSettings& settings,
   serving::add_ranks(text, "--ep", settings.expert_parallel);
   serving::add_option(
       text, settings.scheme == CacheScheme::full, "--disable-hybrid-swa-memory", "");
+  if (settings.draft_tokens > 0) {
+    text += " --speculative-algorithm NEXTN --speculative-num-steps " +
+            std::to_string(settings.draft_tokens) +
+            " --speculative-eagle-topk 1 --speculative-num-draft-tokens " +
+            std::to_string(settings.draft_tokens + 1);
+  }
   const DType type = settings.cache_type_k;
   serving::add_option(text, type == DType::f8_e4m3, "--kv-cache-dtype", "fp8_e4m3");
   serving::add_option(text, type == DType::f8_e5m2, "--kv-cache-dtype", "fp8_e5m2");
   return text;
+}
+
+/// A request that decodes reserves twice what a step may write: the drafted tokens and one behind
+/// them (python/sglang/srt/mem_cache/allocation_sizing.py, 027bddfa, of a draft without branches).
+std::int64_t ahead_tokens(const EngineSettings& settings) {
+  return settings.draft_tokens > 0 ? 2 * (settings.draft_tokens + 1) : 0;
 }
 
 serving::StagePlan stage_plan(const serving::StageRank& rank,
@@ -172,6 +184,7 @@ serving::StagePlan stage_plan(const serving::StageRank& rank,
                              .latent_block_tokens = page,
                              .groups = has_window_pool(rank.model),
                              .spare_blocks = 1,
+                             .ahead_tokens = ahead_tokens(settings),
                              .engine = "sglang"};
   if (rules.groups) {
     rules.window_pool = window_pool(widest_window(rank.model), page, step.tokens);
@@ -226,7 +239,11 @@ std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model,
                         std::int64_t device_memory_bytes) {
     return stage_plan(rank, settings, parallel, device_memory_bytes);
   };
-  return serving::serving_plan(model, settings, {}, rule, sglang_command);
+  // The pool has as many tokens for the block's layer as for the others, since #23862 of its
+  // repository (spring 2026). When it is sized, the block has an embedding and a head of its own
+  // still, which are never read and released soon after (sgl-project/sglang issue 36452).
+  const serving::LoadRules loading{.prediction = serving::PredictionRule{.vocabulary_copies = 2}};
+  return serving::serving_plan(model, settings, loading, rule, sglang_command);
 }
 
 }  // namespace kvfathom

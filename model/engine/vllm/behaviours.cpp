@@ -12,7 +12,7 @@ namespace {
 
 using Switch = std::pair<std::string_view, bool Behaviours::*>;
 
-constexpr std::array<Switch, 7> kSwitches{{
+constexpr std::array<Switch, 9> kSwitches{{
     {"latent-cache", &Behaviours::latent_cache},
     {"window-groups", &Behaviours::window_groups},
     {"state-pages", &Behaviours::state_pages},
@@ -20,6 +20,8 @@ constexpr std::array<Switch, 7> kSwitches{{
     {"sparse-index", &Behaviours::sparse_index},
     {"graphs-in-budget", &Behaviours::graphs_in_budget},
     {"nvfp4-cache", &Behaviours::nvfp4_cache},
+    {"draft-model", &Behaviours::draft_model},
+    {"shared-head", &Behaviours::shared_head},
 }};
 
 }  // namespace

@@ -15,6 +15,8 @@ struct Behaviours {
   bool sparse_index = true;       ///< DeepSeek sparse attention
   bool graphs_in_budget = true;   ///< CUDA graphs are estimated before the pool is sized
   bool nvfp4_cache = true;
+  bool draft_model = true;
+  bool shared_head = true;  ///< prediction blocks use the model's head
 };
 
 /// Every behaviour but the `missing` ones. Unsupported for an id that has no rule.

@@ -33,7 +33,8 @@ bool is_large_device(const EngineSettings& settings) {
 serving::Step largest_step(const EngineSettings& settings) {
   const bool large = is_large_device(settings);
   return {.tokens = settings.max_batched_tokens.value_or(large ? 8192 : 2048),
-          .sequences = settings.max_sequences.value_or(large ? 1024 : 256)};
+          .sequences = settings.max_sequences.value_or(large ? 1024 : 256),
+          .drafts = settings.draft_tokens > 0 || settings.draft_model != nullptr};
 }
 
 template <class Test>
@@ -60,7 +61,9 @@ bool is_recurrent(const Mixer& mixer) {
          !std::holds_alternative<SharedAttention>(mixer) && !std::holds_alternative<NoMixer>(mixer);
 }
 
-void require_known(const ModelSpec& model, const Behaviours& behaviours) {
+void require_known(const ModelSpec& model,
+                   const EngineSettings& settings,
+                   const Behaviours& behaviours) {
   const auto refuse = [&](const char* what) {
     throw Unsupported(
         "--engine-version",
@@ -76,6 +79,12 @@ void require_known(const ModelSpec& model, const Behaviours& behaviours) {
   if (!behaviours.state_pages && any_mixer(model, is_recurrent)) {
     refuse("pages of states");
   }
+  if (!behaviours.shared_head && settings.draft_tokens > 0) {
+    refuse("one head for model and prediction block");
+  }
+  if (!behaviours.draft_model && settings.draft_model) {
+    refuse("draft models");
+  }
   if (any_mixer(model, [](const Mixer& mixer) {
         return std::holds_alternative<Rwkv>(mixer) ||
                std::holds_alternative<KimiDeltaAttention>(mixer);
@@ -89,6 +98,14 @@ void require_known(const ModelSpec& model, const Behaviours& behaviours) {
       })) {
     throw Unsupported(model.name, std::string("vllm: no rule for ") + gqa_index, "");
   }
+}
+
+/// The option's JSON, quoted for a shell.
+std::string speculative_config(std::string_view method,
+                               std::string_view more_fields,
+                               std::int64_t tokens) {
+  return R"('{"method":")" + std::string(method) + "\"," + std::string(more_fields) +
+         R"("num_speculative_tokens":)" + std::to_string(tokens) + "}'";
 }
 
 std::string vllm_command(const EngineSettings& settings,
@@ -110,6 +127,18 @@ std::string vllm_command(const EngineSettings& settings,
   serving::add_option(text, type == DType::nvfp4, "--kv-cache-dtype", "nvfp4");
   serving::add_option(
       text, settings.scheme == CacheScheme::full, "--disable-hybrid-kv-cache-manager", "");
+  serving::add_option(text,
+                      settings.draft_tokens > 0,
+                      "--speculative-config",
+                      speculative_config("mtp", "", settings.draft_tokens));
+  if (settings.draft_model) {
+    const std::string model_field = R"("model":")" + settings.draft_model->name + "\",";
+    constexpr std::int64_t kTokens = 5;  // the engine has no default; its documentation's example
+    serving::add_option(text,
+                        true,
+                        "--speculative-config",
+                        speculative_config("draft_model", model_field, kTokens));
+  }
   return text;
 }
 
@@ -127,6 +156,7 @@ StagePlan stage_plan(const serving::StageRank& rank,
       .max_batched_tokens = step.tokens,
       .groups = behaviours.window_groups,
       .near_equal = behaviours.near_equal_groups,
+      .draft_tokens = settings.draft_tokens,
       .engine = "vllm"};
   StagePlan plan = serving::begun_stage(rank, settings, parallel, rules);
   const Device device{0};
@@ -151,7 +181,7 @@ StagePlan stage_plan(const serving::StageRank& rank,
 std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model, const EngineSettings& requested) {
   const EngineSettings settings = cache::with_native_scheme(model, requested);
   const Behaviours behaviours = vllm::behaviours_without(settings.missing_behaviours);
-  require_known(model, behaviours);
+  require_known(model, settings, behaviours);
   cache::require_applicable(model, requested.scheme);
   serving::require_serving_cache_type(settings, behaviours.nvfp4_cache);
   const std::int64_t most = largest_step(settings).sequences;
@@ -166,7 +196,9 @@ std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model, const EngineSet
                         std::int64_t device_memory_bytes) {
     return stage_plan(rank, settings, parallel, device_memory_bytes, behaviours);
   };
-  return serving::serving_plan(model, settings, {.marlin_mxfp4 = true}, rule, vllm_command);
+  const serving::LoadRules loading{
+      .marlin_mxfp4 = true, .prediction = serving::PredictionRule{}, .draft_model = true};
+  return serving::serving_plan(model, settings, loading, rule, vllm_command);
 }
 
 }  // namespace kvfathom

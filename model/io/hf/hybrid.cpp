@@ -47,7 +47,10 @@ void qwen_delta_net(const Reader& c, ModelSpec& m) {
   for (const std::string& type : types) {
     m.layers.push_back(type == "full_attention" ? layer_of(full, ff) : layer_of(linear, ff));
   }
-  add_mtp(m, layer_of(full, ff), c.count_or("mtp_num_hidden_layers", 0, {0, 16}), false);
+  // Qwen3-Next's config is silent about its block (vLLM models/qwen3_next_mtp.py takes one);
+  // Qwen3-Coder-Next's checkpoint, of the same config, lacks it.
+  const int64_t n_blocks = m.architecture == "qwen3next" ? 1 : 0;
+  add_mtp(m, layer_of(full, ff), c.count_or("mtp_num_hidden_layers", n_blocks, {0, 16}), false);
   add_vision(c, m);
 }
 

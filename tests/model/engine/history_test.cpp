@@ -55,8 +55,9 @@ TEST(EngineHistory, OfVllmHasReleasesAndNoBuilds) {
   }
   EXPECT_THROW((void)vllm::behaviours_without({"unheard-of"}), Unsupported);
   EXPECT_TRUE(missing_behaviours(vllm, vllm.newest_version).empty());
-  EXPECT_EQ(missing_behaviours(vllm, "0.13.0"),
-            (std::vector<std::string>{"graphs-in-budget", "nvfp4-cache"}));
+  EXPECT_EQ(
+      missing_behaviours(vllm, "0.13.0"),
+      (std::vector<std::string>{"draft-model", "shared-head", "graphs-in-budget", "nvfp4-cache"}));
   EXPECT_THROW((void)missing_behaviours(vllm, "b9000"), InputError);
 }
 
