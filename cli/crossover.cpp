@@ -195,23 +195,50 @@ std::vector<DecodeArm> decode_arms(const Query& query, std::int64_t limit) {
   return all;
 }
 
-CrossoverMap map_of(CrossoverArms& arms, const TierLink& tier, std::int64_t limit, int n) {
-  constexpr double kSlowest = 1e8;
-  constexpr double kFastest = 1e12;
-  CrossoverMap map;
-  std::vector<double> recompute_s;
+/// Lengths from one token to `limit`, each by the same factor longer.
+std::vector<std::int64_t> map_lengths(std::int64_t limit, int n) {
+  std::vector<std::int64_t> lengths;
   for (int i = 0; i < n; ++i) {
     const double share = static_cast<double>(i) / static_cast<double>(n - 1);
-    map.lengths_tokens.push_back(
-        static_cast<std::int64_t>(std::llround(std::pow(static_cast<double>(limit), share))));
-    map.bandwidths_bytes_per_s.push_back(kSlowest * std::pow(kFastest / kSlowest, 1.0 - share));
-    recompute_s.push_back(arms.recompute(map.lengths_tokens.back(), {}).value);
+    lengths.push_back(std::llround(std::pow(static_cast<double>(limit), share)));
   }
-  for (const double bandwidth : map.bandwidths_bytes_per_s) {
-    TierLink at = tier;
-    at.link.bandwidth = BytesPerSecond(bandwidth);
-    for (std::size_t i = 0; i < map.lengths_tokens.size(); ++i) {
-      map.ratios.push_back(recompute_s[i] / arms.fetch(at, map.lengths_tokens[i], {}).value);
+  return lengths;
+}
+
+BandwidthMap map_of(CrossoverArms& arms, const TierLink& tier, std::int64_t limit, int n) {
+  constexpr double kSlowest = 1e8;
+  constexpr double kFastest = 1e12;
+  BandwidthMap map{.lengths_tokens = map_lengths(limit, n), .rows = {}, .ratios = {}};
+  std::vector<double> recompute_s;
+  for (const std::int64_t length : map.lengths_tokens) {
+    recompute_s.push_back(arms.recompute(length, {}).value);
+  }
+  TierLink at = tier;
+  for (int i = 0; i < n; ++i) {
+    const double share = static_cast<double>(i) / static_cast<double>(n - 1);
+    map.rows.push_back(kSlowest * std::pow(kFastest / kSlowest, 1.0 - share));
+    at.link.bandwidth = BytesPerSecond(map.rows.back());
+    for (std::size_t column = 0; column < map.lengths_tokens.size(); ++column) {
+      map.ratios.push_back(recompute_s[column] /
+                           arms.fetch(at, map.lengths_tokens[column], {}).value);
+    }
+  }
+  return map;
+}
+
+/// From one prefix to 512 at once, four steps a doubling.
+BatchMap batch_map_of(CrossoverArms& arms, const TierLink& tier, std::int64_t limit, int n) {
+  constexpr int kSteps = 36;
+  BatchMap map{.lengths_tokens = map_lengths(limit, n), .rows = {}, .ratios = {}};
+  for (int i = 0; i <= kSteps; ++i) {
+    const std::int64_t batch = std::llround(std::exp2(i / 4.0));
+    if (!map.rows.empty() && map.rows.back() == batch) {
+      continue;
+    }
+    map.rows.push_back(batch);
+    for (const std::int64_t length : map.lengths_tokens) {
+      map.ratios.push_back(arms.recompute_many_s(length, batch) /
+                           arms.fetch_many_s(tier, length, batch));
     }
   }
   return map;
@@ -237,9 +264,13 @@ CrossoverAnswer answer_of(const Query& query, const Options& options) {
         tier_answer(arms, tier, options.crossover, answer.context_tokens, answer.limit_tokens));
   }
   answer.decode = decode_arms(query, answer.limit_tokens);
-  if (options.crossover.map || options.crossover.svg) {
-    constexpr int kCells = 100;
-    answer.map = map_of(arms, answer.tiers.front().tier, answer.limit_tokens, kCells);
+  constexpr int kCells = 100;
+  const TierLink& first = answer.tiers.front().tier;
+  if (options.crossover.map || (options.crossover.svg && !options.crossover.batch_map)) {
+    answer.map = map_of(arms, first, answer.limit_tokens, kCells);
+  }
+  if (options.crossover.batch_map) {
+    answer.batch_map = batch_map_of(arms, first, answer.limit_tokens, kCells);
   }
   SpeedPlan plan(query, {.k = query.settings.cache_type_k, .v = query.settings.cache_type_v});
   if (options.crossover.running) {
@@ -324,8 +355,13 @@ Json json_of(const Query& query, const CrossoverAnswer& answer) {
   }
   if (answer.map) {
     json["map"] = {{"lengths_tokens", answer.map->lengths_tokens},
-                   {"bandwidths_bytes_per_s", answer.map->bandwidths_bytes_per_s},
+                   {"bandwidths_bytes_per_s", answer.map->rows},
                    {"recompute_over_fetch", answer.map->ratios}};
+  }
+  if (answer.batch_map) {
+    json["batch_map"] = {{"lengths_tokens", answer.batch_map->lengths_tokens},
+                         {"batches", answer.batch_map->rows},
+                         {"recompute_over_fetch", answer.batch_map->ratios}};
   }
   json["laws"] = answer.laws;
   return json;
@@ -354,8 +390,9 @@ int crossover(const Options& options, Console& console) {
   }
   const CrossoverAnswer answer = answer_of(query, options);
   if (options.crossover.svg) {
+    const std::string title = query.model.spec.name + " on " + query.machine.name;
     write_file(*options.crossover.svg,
-               map_svg(*answer.map, query.model.spec.name + " on " + query.machine.name));
+               answer.batch_map ? map_svg(*answer.batch_map, title) : map_svg(*answer.map, title));
   }
   if (console.json) {
     print_json(console, json_of(query, answer));

@@ -55,19 +55,24 @@ struct DecodeArm {
 };
 inline constexpr std::int64_t kDecodeBatches[] = {1, 8, 64};
 
-/// Who wins by length (columns) and bandwidth (rows): rebuild time over fetch time.
+/// Who wins by length (columns) and bandwidth, or prefixes at once (rows): rebuild time over fetch
+/// time.
+template <class Row>
 struct CrossoverMap {
   std::vector<std::int64_t> lengths_tokens;
-  std::vector<double> bandwidths_bytes_per_s;
+  std::vector<Row> rows;
   std::vector<double> ratios;  ///< row by row; above 1: fetching wins
 };
+using BandwidthMap = CrossoverMap<double>;    ///< bytes per second, the fastest first
+using BatchMap = CrossoverMap<std::int64_t>;  ///< prefixes that are brought back together
 
 struct CrossoverAnswer {
   std::int64_t context_tokens = 0;
   std::int64_t limit_tokens = 0;  ///< lengths looked at
   std::vector<TierAnswer> tiers;
   std::vector<DecodeArm> decode;
-  std::optional<CrossoverMap> map;
+  std::optional<BandwidthMap> map;
+  std::optional<BatchMap> batch_map;
   /// Of sequences that decode meanwhile: a step by itself, and one with a chunk of the recompute.
   std::optional<std::int64_t> running;
   double running_step_s = 0.0;
@@ -84,8 +89,10 @@ struct CrossoverAnswer {
 
 void print_crossover(Console& console, const Query& query, const CrossoverAnswer& answer);
 
-/// The map in characters, and as a picture.
-void print_map(Console& console, const CrossoverMap& map);
-[[nodiscard]] std::string map_svg(const CrossoverMap& map, const std::string& title);
+/// A map in characters, and as a picture.
+void print_map(Console& console, const BandwidthMap& map);
+void print_map(Console& console, const BatchMap& map);
+[[nodiscard]] std::string map_svg(const BandwidthMap& map, const std::string& title);
+[[nodiscard]] std::string map_svg(const BatchMap& map, const std::string& title);
 
 }  // namespace kvfathom::cli

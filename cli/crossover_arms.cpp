@@ -119,6 +119,19 @@ Estimate CrossoverArms::recompute(std::int64_t n_tokens, const Load& load) {
   return time;
 }
 
+double CrossoverArms::fetch_many_s(const TierLink& tier, std::int64_t n_tokens, std::int64_t n) {
+  TierLink flowing = tier;
+  if (tier.tier == Tier::network) {
+    flowing.link.call = Seconds();  // the others' handshakes are over by then
+  }
+  return fetch(tier, n_tokens, {}).value +
+         static_cast<double>(n - 1) * fetch(flowing, n_tokens, {}).value;
+}
+
+double CrossoverArms::recompute_many_s(std::int64_t n_tokens, std::int64_t n) {
+  return prefix_->recompute_many(n_tokens, n).value;
+}
+
 Arm CrossoverArms::arm_of(Kept& kept, const TierLink& tier, std::int64_t n_tokens) {
   const ArmCost cost = cost_of(kept, tier.link, n_tokens);
   const double time_s = overlapped(cost).value();

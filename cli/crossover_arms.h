@@ -20,6 +20,11 @@ class CrossoverArms {
   [[nodiscard]] Estimate fetch(const TierLink& tier, std::int64_t n_tokens, const Load& load);
   [[nodiscard]] Estimate recompute(std::int64_t n_tokens, const Load& load);
 
+  /// The same for several prefixes at once, without load: fetched one after the other, recomputed
+  /// as many at a time as a step of the engine takes.
+  [[nodiscard]] double fetch_many_s(const TierLink& tier, std::int64_t n_tokens, std::int64_t n);
+  [[nodiscard]] double recompute_many_s(std::int64_t n_tokens, std::int64_t n);
+
   /// Every arm and mix that applies to the model, at one length and without load.
   [[nodiscard]] std::vector<Arm> arms(const TierLink& tier, std::int64_t n_tokens, Split& split);
 

@@ -63,9 +63,14 @@ std::string interval_text(const Estimate& time_s) {
   return time_s.low < time_s.high ? duration(time_s.low) + " - " + duration(time_s.high) : "given";
 }
 
+/// "host, 52.3 GB/s"
+std::string link_text(const TierAnswer& tier) {
+  return tier.tier.name + ", " + rate_text(tier.tier.link.bandwidth.value());
+}
+
 void print_arms(Console& console, const TierAnswer& tier, std::int64_t tokens) {
-  console.paragraph("Ways to bring " + counted(tokens, "token") + " back (" + tier.tier.name +
-                    ", " + rate_text(tier.tier.link.bandwidth.value()) + "):");
+  console.paragraph("Ways to bring " + counted(tokens, "token") + " back (" + link_text(tier) +
+                    "):");
   Table table{.columns = {{"way"},
                           {"moves GiB", Align::right},
                           {"time", Align::right},
@@ -127,6 +132,11 @@ void print_crossover(Console& console, const Query& query, const CrossoverAnswer
   if (answer.map) {
     console.line();
     print_map(console, *answer.map);
+  }
+  if (answer.batch_map) {
+    console.line();
+    console.paragraph("Several prefixes at once (" + link_text(answer.tiers.front()) + "):");
+    print_map(console, *answer.batch_map);
   }
   if (console.quiet) {
     return;

@@ -70,8 +70,12 @@ void add_crossover_options(CLI::App& command, Options& options) {
       "--load", crossover.load, "SHARE", "of the device and the link that others take, 0 to 0.95");
   group.add("--queued", crossover.queued, "SIZE", "bytes on the link before ours");
   group.add("--running", crossover.running, "N", "sequences that decode meanwhile");
-  group.add("--svg", crossover.svg, "FILE", "writes the map of length and bandwidth as a picture");
   group.add("--map", crossover.map, "who wins, by length and bandwidth");
+  group.add("--batch-map", crossover.batch_map, "who wins, by length and prefixes at once");
+  group.add("--svg",
+            crossover.svg,
+            "FILE",
+            "writes the map as a picture: of bandwidths, or of prefixes at once");
   const Group measure{command, "Measure"};
   measure.add("--measure",
               crossover.measure,

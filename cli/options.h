@@ -74,6 +74,7 @@ struct CrossoverOptions {
   Text running;
   Text svg;
   bool map = false;
+  bool batch_map = false;
   bool measure = false;
   Text lengths;
   Text seconds;

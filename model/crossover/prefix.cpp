@@ -47,6 +47,10 @@ Estimate Prefix::recompute(std::int64_t n_tokens) {
   return generation_.prompt(n_tokens).time_s;
 }
 
+Estimate Prefix::recompute_many(std::int64_t n_tokens, std::int64_t n_prefixes) {
+  return generation_.prompts(n_tokens, n_prefixes);
+}
+
 Estimate Prefix::recompute_behind(std::int64_t n_tokens, std::int64_t n_cached_tokens) {
   return generation_.prompt(n_tokens, n_cached_tokens).time_s;
 }

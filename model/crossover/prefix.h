@@ -19,7 +19,7 @@ struct Stored {
   DType cache_type_v = DType::bf16;
 };
 
-/// A model on a device whose laws are known. Prices prefixes of any length, one sequence.
+/// A model on a device whose laws are known. Prices prefixes of any length.
 class Prefix {
  public:
   /// `laws` must outlive it. InputError where a scheme does not apply to the model.
@@ -30,7 +30,9 @@ class Prefix {
 
   /// The whole prompt from its token ids: attention included, which grows with the square.
   [[nodiscard]] Estimate recompute(std::int64_t n_tokens);
-  /// The same for the last `n_tokens` behind `n_cached_tokens` that are there.
+  /// Those of `n_prefixes`, none of which has a token in common with another.
+  [[nodiscard]] Estimate recompute_many(std::int64_t n_tokens, std::int64_t n_prefixes);
+  /// The first for the last `n_tokens` behind `n_cached_tokens` that are there.
   [[nodiscard]] Estimate recompute_behind(std::int64_t n_tokens, std::int64_t n_cached_tokens);
 
   [[nodiscard]] std::int64_t n_layers() const { return steps_->n_layers(); }

@@ -87,6 +87,20 @@ StepTime Generation::prompt(std::int64_t n_tokens,
   return sum;
 }
 
+Estimate Generation::prompts(std::int64_t n_tokens, std::int64_t n_prompts) {
+  const std::int64_t n_together =
+      std::clamp<std::int64_t>(chunk_tokens_ / std::max<std::int64_t>(1, n_tokens), 1, n_prompts);
+  const auto n_rounds = static_cast<double>(n_prompts / n_together);
+  Estimate time = prompt(n_tokens, 0, n_together).time_s;
+  time.value *= n_rounds;
+  time.low *= n_rounds;
+  time.high *= n_rounds;
+  if (const std::int64_t rest = n_prompts % n_together; rest > 0) {
+    add_time(time, prompt(n_tokens, 0, rest).time_s);
+  }
+  return time;
+}
+
 StepTime Generation::decode(std::int64_t n_cached_tokens,
                             std::int64_t n_sequences,
                             bool details,

@@ -24,6 +24,9 @@ class Generation {
                                 std::int64_t n_sequences = 1,
                                 bool details = false);
 
+  /// Whole prompts of `n_tokens` each, as many at a time as a chunk has room for, at least one.
+  [[nodiscard]] Estimate prompts(std::int64_t n_tokens, std::int64_t n_prompts);
+
   /// One new token of each of `n_sequences` that hold `n_cached_tokens` each; or `n_new_tokens`,
   /// which verifies a draft of one less.
   [[nodiscard]] StepTime decode(std::int64_t n_cached_tokens,

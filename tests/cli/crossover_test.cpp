@@ -91,16 +91,48 @@ TEST(CrossoverCommand, AMapHoldsTenThousandCells) {
   }
 }
 
-TEST(CrossoverCommand, WritesItsMapAsAPicture) {
+// One row of a batch map is one prefix, whose times are those of the case itself. Short prefixes
+// share the reading of the weights, so that recomputing gains; long ones do not.
+TEST(CrossoverCommand, ShortPrefixesAreRecomputedTogether) {
+  const std::string line =
+      "llama-3.1-8b --gpu h100-sxm --engine ideal --context 131072 --batch-map";
+  const Json document = crossover(line);
+  const Json& map = document.at("batch_map");
+  const std::size_t n = map.at("lengths_tokens").size();
+  const std::size_t n_rows = map.at("batches").size();
+  ASSERT_EQ(map.at("recompute_over_fetch").size(), n * n_rows);
+  const auto ratio = [&](std::size_t row, std::size_t column) {
+    return map.at("recompute_over_fetch").at(row * n + column).get<double>();
+  };
+  EXPECT_EQ(map.at("batches").front(), 1);
+  EXPECT_EQ(map.at("batches").back(), 512);
+  const Json& whole = document.at("cases").at(0);
+  EXPECT_NEAR(ratio(0, n - 1),
+              whole.at("recompute_s").at("value").get<double>() /
+                  whole.at("fetch_s").at("value").get<double>(),
+              1e-9);
+  for (std::size_t column = 0; column < n; ++column) {
+    EXPECT_LE(ratio(n_rows - 1, column), 1.0000001 * ratio(0, column)) << column;
+  }
+  EXPECT_LT(ratio(n_rows - 1, 0), 0.1 * ratio(0, 0));                  // one token each
+  EXPECT_NEAR(ratio(n_rows - 1, n - 1) / ratio(0, n - 1), 1.0, 1e-9);  // 131,072 each
+}
+
+TEST(CrossoverCommand, WritesItsMapsAsPictures) {
   const fs::path file = fs::temp_directory_path() / "kvfathom_crossover_test.svg";
-  const Ran ran =
-      run_cli("crossover llama-3.1-8b --gpu h100-sxm --engine ideal --svg " + file.string());
-  EXPECT_EQ(ran.status, 0) << ran.err;
-  const std::string svg = read_all(file);
-  fs::remove(file);
-  EXPECT_TRUE(svg.starts_with("<svg "));
-  EXPECT_TRUE(svg.ends_with("</svg>\n"));
-  EXPECT_NE(svg.find("Llama-3.1-8B on NVIDIA H100"), std::string::npos);
+  const auto picture = [&](const std::string& options) {
+    const Ran ran = run_cli("crossover llama-3.1-8b --gpu h100-sxm --engine ideal" + options +
+                            " --svg " + file.string());
+    EXPECT_EQ(ran.status, 0) << ran.err;
+    const std::string svg = read_all(file);
+    fs::remove(file);
+    EXPECT_TRUE(svg.starts_with("<svg "));
+    EXPECT_TRUE(svg.ends_with("</svg>\n"));
+    EXPECT_NE(svg.find("Llama-3.1-8B on NVIDIA H100"), std::string::npos);
+    return svg;
+  };
+  EXPECT_NE(picture("").find("1,000 GB/s"), std::string::npos);
+  EXPECT_NE(picture(" --batch-map").find("512 at once"), std::string::npos);
 }
 
 TEST(CrossoverCommand, SharedMemoryHasNoHostTier) {
