@@ -8,6 +8,7 @@
 #include <set>
 
 #include "calibrate/ridge_fit.h"
+#include "model/quantile.h"
 
 namespace kvfathom::cli {
 namespace {

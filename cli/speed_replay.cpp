@@ -202,10 +202,4 @@ Estimate predicted_time(const Replay& replay, const LawSource& laws) {
   return sum;
 }
 
-double quantile(std::vector<double> values, double share) {
-  std::ranges::sort(values);
-  const auto rank = std::lround(share * static_cast<double>(values.size() - 1));
-  return values[static_cast<std::size_t>(rank)];
-}
-
 }  // namespace kvfathom::cli

@@ -55,7 +55,4 @@ class Replays {
 /// what `speed` prices by.
 [[nodiscard]] Estimate predicted_time(const Replay& replay, const LawSource& laws);
 
-/// The value at this share of the ranks: 0.5 is the median. There must be one.
-[[nodiscard]] double quantile(std::vector<double> values, double share);
-
 }  // namespace kvfathom::cli

@@ -13,6 +13,7 @@
 #include "model/error.h"
 #include "model/io/engine_history_json.h"
 #include "model/io/file.h"
+#include "model/quantile.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -250,15 +251,6 @@ void predict_row(const TruthRow& row, Library& library, std::vector<Outcome>& ou
   }
 }
 
-/// Value below which `share` of the sorted values lie (nearest rank).
-double quantile(const std::vector<double>& sorted, double share) {
-  if (sorted.empty()) {
-    return 0.0;
-  }
-  const auto rank = static_cast<std::size_t>(std::ceil(share * static_cast<double>(sorted.size())));
-  return sorted[std::max<std::size_t>(rank, 1) - 1];
-}
-
 Summary summary_of(std::string by, std::string name, const std::vector<const Outcome*>& outcomes) {
   Summary summary{.by = std::move(by), .name = std::move(name)};
   std::vector<double> errors;
@@ -276,7 +268,6 @@ Summary summary_of(std::string by, std::string name, const std::vector<const Out
     covered += outcome->covered ? 1 : 0;
     summary.worst_under = std::max(summary.worst_under, -error);
   }
-  std::sort(errors.begin(), errors.end());
   summary.n = static_cast<std::int64_t>(errors.size());
   summary.median_abs_error = quantile(errors, 0.5);
   summary.p90_abs_error = quantile(errors, 0.9);

@@ -13,6 +13,7 @@
 #include "cli/speed_laws.h"
 #include "cli/table.h"
 #include "model/io/engine_law_json.h"
+#include "model/quantile.h"
 
 namespace kvfathom::cli {
 namespace {

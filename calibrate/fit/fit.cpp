@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "calibrate/fit/solver.h"
+#include "model/quantile.h"
 
 namespace kvfathom {
 namespace {
@@ -20,12 +21,6 @@ constexpr std::size_t kMostResampled = 300;
 constexpr std::size_t kMostLeftOutSingly = 100;
 constexpr std::array<const char*, fit::kParameters> kNames{
     "fixed cost", "cost of a wave", "bandwidth", "FLOP rate", "dequantisation rate", "p"};
-
-double quantile(std::vector<double> values, double share) {
-  std::sort(values.begin(), values.end());
-  const double rank = share * static_cast<double>(values.size() - 1);
-  return values[static_cast<std::size_t>(std::lround(rank))];
-}
 
 Points drawn(const Points& points, std::size_t most, std::mt19937_64& generator) {
   Points some = points;

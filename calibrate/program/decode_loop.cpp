@@ -51,7 +51,7 @@ DecodeLoop::DecodeLoop(const LoopShape& shape, LoopCache cache, int max_tokens, 
   const LoopLatents& of = shape.latents;
   const bool is_latent = of.kv_lora_rank > 0;
   for (int i = 0; i < shape.n_layers; ++i) {
-    layers_.push_back({.qkv = matrix(q_width() + (is_latent ? 0 : 2 * kv_width), hidden),
+    layers_.push_back({.qkv = matrix(q_width() + n_planes() * kv_width, hidden),
                        .output = matrix(hidden, attended_width()),
                        .gate_up = matrix(2 * stack * shape.intermediate_size, hidden),
                        .down = matrix(stack * hidden, shape.intermediate_size),
@@ -88,6 +88,10 @@ std::int64_t DecodeLoop::q_width() const {
          (of.kv_lora_rank > 0 ? of.qk_nope_head_dim + of.qk_rope_head_dim : shape_.head_dim);
 }
 
+std::int64_t DecodeLoop::n_planes() const {
+  return shape_.latents.kv_lora_rank > 0 ? 0 : cache_.scheme == LoopScheme::k_only ? 1 : 2;
+}
+
 std::int64_t DecodeLoop::attended_width() const {
   const LoopLatents& of = shape_.latents;
   return std::int64_t{shape_.n_heads} * (of.kv_lora_rank > 0 ? of.v_head_dim : shape_.head_dim);
@@ -111,7 +115,7 @@ void DecodeLoop::set_rows(int n_rows) {
     for (Row* row : {&keys_, &values_}) {
       row->resize(rows * kv_width);
     }
-    qkv_.resize(rows * (q_width() + 2 * kv_width));
+    qkv_.resize(rows * (q_width() + n_planes() * kv_width));
   }
   inner_.resize(rows * 2 * shape_.intermediate_size);
   activated_.resize(rows * shape_.intermediate_size);

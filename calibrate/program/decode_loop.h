@@ -65,6 +65,7 @@ class DecodeLoop {
 
   [[nodiscard]] std::int64_t q_width() const;
   [[nodiscard]] std::int64_t attended_width() const;
+  [[nodiscard]] std::int64_t n_planes() const;  ///< of K and V, those that are projected
   void set_rows(int n_rows);
   void multiply(const Matrix& weights, const Row& x, Row& out);
   /// Each head's matrix times its part of x; heads lie `x_stride` elements apart.

@@ -102,7 +102,7 @@ void DecodeLoop::attend(Layer& layer, int n_cached) {
 void DecodeLoop::project_and_write(const Layer& layer, int n_cached) {
   multiply(layer.qkv, hidden_, qkv_);
   turn_queries(n_cached);
-  const bool has_v = cache_.scheme != LoopScheme::k_only;
+  const bool has_v = n_planes() == 2;
   std::iota(positions_.begin(), positions_.end(), n_cached);
   kernels::cache_write_cpu({.n_tokens = n_rows_,
                             .head_dim = shape_.head_dim,
@@ -130,9 +130,11 @@ void DecodeLoop::turn_queries(int n_cached) {
   const auto kv_width = static_cast<std::int64_t>(keys_.size()) / n_rows_;
   kernels::parallel_shares(n_threads_, n_rows_, [&](int, std::int64_t from, std::int64_t to) {
     for (std::int64_t row = from; row < to; ++row) {
-      const std::uint16_t* const q = qkv_.data() + row * (q_width + 2 * kv_width);
+      const std::uint16_t* const q = qkv_.data() + row * (q_width + n_planes() * kv_width);
       std::copy_n(q + q_width, kv_width, keys_.data() + row * kv_width);
-      std::copy_n(q + q_width + kv_width, kv_width, values_.data() + row * kv_width);
+      if (n_planes() == 2) {
+        std::copy_n(q + q_width + kv_width, kv_width, values_.data() + row * kv_width);
+      }
       const Rotation rotation(turns_, n_cached + row);
       for (std::int64_t head = 0; head < q_width; head += shape_.head_dim) {
         rotation.turn(q + head, cache_.format, queries_.data() + row * q_width + head);

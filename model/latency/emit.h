@@ -1,8 +1,10 @@
 // What the parts of a step's operation list share; internal to model/latency.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "model/latency/step_ops.h"
@@ -41,6 +43,14 @@ struct Emit {
     ops.push_back(op);
   }
 };
+
+/// Whether the layer keeps something by this scheme.
+template <class Scheme>
+[[nodiscard]] bool holds(const LayerWork& layer) {
+  return std::ranges::any_of(layer.schemes, [](const cache::Scheme& scheme) {
+    return std::holds_alternative<Scheme>(scheme);
+  });
+}
 
 /// One product, this rank's share of it.
 void emit_matrix(const Emit& emit, const MatrixWork& matrix, const Mixer& mixer);

@@ -16,12 +16,6 @@ namespace {
 
 constexpr std::int64_t kStateChunk = 64;  // tokens whose states a prompt pass keeps on chip
 
-template <class S>
-bool holds(const LayerWork& layer) {
-  return std::ranges::any_of(
-      layer.schemes, [](const cache::Scheme& scheme) { return std::holds_alternative<S>(scheme); });
-}
-
 /// What is rotated: K as a whole, or of a latent's row, whose rotary part is turned before it is
 /// joined to it, nothing.
 void emit_cache_write(

@@ -134,6 +134,15 @@ void emit_collectives(const Emit& emit, const LayerWork& layer) {
   }
 }
 
+/// Values follow from keys (scheme k-only): their weights are not read.
+void emit_queries_and_keys(const Emit& emit, MatrixWork matrix, Attention attention) {
+  const std::int64_t all = matrix.n_out;
+  matrix.n_out -= attention.n_kv_heads * attention.v_head_dim;
+  matrix.weights_bytes = matrix.weights_bytes * matrix.n_out / all;
+  attention.v_is_k = true;
+  emit_matrix(emit, matrix, attention);
+}
+
 }  // namespace
 
 void emit_matrix(const Emit& emit, const MatrixWork& matrix, const Mixer& mixer) {
@@ -171,8 +180,14 @@ void emit_matrix(const Emit& emit, const MatrixWork& matrix, const Mixer& mixer)
 }
 
 void emit_products(const Emit& emit, const LayerWork& layer) {
+  const bool drops_v = emit.step.phase == Phase::decode && holds<cache::KOnly>(layer);
   for (const MatrixWork& matrix : layer.matrices) {
-    emit_matrix(emit, matrix, layer.layer.mixer);
+    if (const auto* a = std::get_if<Attention>(&layer.layer.mixer);
+        drops_v && a != nullptr && matrix.part == "q k v") {
+      emit_queries_and_keys(emit, matrix, *a);
+    } else {
+      emit_matrix(emit, matrix, layer.layer.mixer);
+    }
   }
   if (layer.experts) {
     emit_experts(emit, layer);
