@@ -41,6 +41,7 @@
 
 #include "calibrate/timing/device_timer.h"
 #include "kernels/common/device.h"
+#include "model/latency/law.h"
 #include "model/ops/op_cost.h"
 
 namespace kvfathom::bench {
@@ -97,6 +98,9 @@ struct Case {
   double bytes_per_set = 0.0;  ///< input and output of one run: how many sets outgrow the caches
   std::function<std::unique_ptr<PreparedRun>(int n_sets)> prepare;
   Enqueue enqueue = Enqueue::graph;  ///< on the device
+  /// What a law is asked about on so many compute units, where a step prices more than the cost
+  /// (model/latency/kernel_work.h); null: the cost.
+  Work (*work)(const Shape& shape, std::int64_t n_units) = nullptr;
 };
 
 template <typename Run>

@@ -3,6 +3,7 @@
 #include "calibrate/cases/random_cache.h"
 #include "kernels/common/tolerance.h"
 #include "kernels/prefill_attention/prefill_attention.h"
+#include "model/latency/kernel_work.h"
 #include "model/ops/prefill_attention.h"
 
 namespace kvfathom::bench {
@@ -118,7 +119,10 @@ Case make_case(const Request& request) {
   const OpCost cost = prefill_attention_cost(shape_of(request.shape));
   return Case{.cost = cost,
               .bytes_per_set = cost.read.value(),
-              .prepare = prepare_with<PrefillAttentionRun>(request)};
+              .prepare = prepare_with<PrefillAttentionRun>(request),
+              .work = [](const Shape& shape, std::int64_t n_units) {
+                return prefill_attention_work(shape_of(shape), 1, n_units);
+              }};
 }
 
 Shape llama(std::int64_t n_queries, std::int64_t tokens) {

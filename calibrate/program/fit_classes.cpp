@@ -57,16 +57,20 @@ FittedClass fit_class(const PlannedClass& planned,
 
 std::vector<FittedClass> fit_classes(const Plan& plan,
                                      const std::map<std::string, double>& times_s,
-                                     const Ceilings& ceilings) {
+                                     const Ceilings& ceilings,
+                                     std::int64_t n_units) {
   std::vector<ClassPoints> points(plan.classes.size());
   for (const PlannedPoint& point : plan.points) {
     const auto time = times_s.find(point.name());
     if (time == times_s.end()) {
       continue;
     }
-    const OpCost cost = point.kernel->make_case(point.request).cost;
+    const bench::Case of_point = point.kernel->make_case(point.request);
+    const Work work = of_point.work != nullptr && n_units > 0
+                          ? of_point.work(point.request.shape, n_units)
+                          : work_of(of_point.cost);
     ClassPoints& of = points[point.class_index];
-    (point.held_out ? of.held_out : of.fitted).push_back({work_of(cost), Seconds(time->second)});
+    (point.held_out ? of.held_out : of.fitted).push_back({work, Seconds(time->second)});
   }
   std::vector<FittedClass> classes;
   constexpr std::size_t kFewest = 5;

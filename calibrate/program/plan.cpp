@@ -163,7 +163,7 @@ void plan_decode(Planner& planner) {
 
 void plan_prompts(Planner& planner) {
   std::vector<Dims> shapes;
-  for (const int queries : {32, 128, 512}) {
+  for (const int queries : {4, 32, 128, 512}) {  // few read the cache, many compute
     for (const int cached : {0, 512, 1536, 3584, 7680}) {
       shapes.push_back({{"n_queries", queries},
                         {"tokens", queries + cached},
@@ -172,9 +172,8 @@ void plan_prompts(Planner& planner) {
                         {"head_dim", 128}});
     }
   }
-  planner.open({.op = "prefill_attention", .format = "bf16", .head_dim = 128, .group = 4},
-               kArithmetic);
-  planner.add("prefill_attention", "bf16", 12, shapes);
+  planner.open({.op = "prefill_attention", .format = "bf16", .head_dim = 128, .group = 4}, kBoth);
+  planner.add("prefill_attention", "bf16", 18, shapes);
 }
 
 /// One dimension over powers of two.

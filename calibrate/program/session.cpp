@@ -205,7 +205,8 @@ Calibration run_session(const SessionSettings& settings, const fs::path& path) {
   flag_drift(session, settings.plan.place);
   calibration.ceilings.read = BytesPerSecond(
       *std::max_element(session.read_bytes_per_s.begin(), session.read_bytes_per_s.end()));
-  calibration.classes = fit_classes(plan, journal.times_s(), calibration.ceilings);
+  calibration.classes = fit_classes(
+      plan, journal.times_s(), calibration.ceilings, calibration.n_compute_units.value_or(0));
   session.duration_s = seconds_since(started);
   write_file(path.string(), calibration_document(calibration));
   journal.finish();

@@ -1,5 +1,6 @@
 #include "calibrate/program/plan.h"
 
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -56,13 +57,33 @@ TEST(CalibrationPlan, FitsFindTheLawThatMadeTheTimes) {
     const OpCost cost = point.kernel->make_case(point.request).cost;
     times_s[point.name()] = 5e-6 + (cost.read + cost.written).value() / 20e9;
   }
-  const auto classes = fit_classes(plan, times_s, {});
+  const auto classes = fit_classes(plan, times_s, {}, 0);
   ASSERT_EQ(classes.size(), 1U);
   EXPECT_NEAR(classes[0].law.fixed.value(), 5e-6, 5e-8);
   EXPECT_NEAR(classes[0].law.bandwidth.value().value(), 20e9, 20e7);
   ASSERT_TRUE(classes[0].holdout);
   EXPECT_LT(classes[0].holdout->max, 0.01);
   EXPECT_EQ(classes[0].provenance, Provenance::measured);
+}
+
+// A prompt's 8 heads are one block each for every 128 queries, and 132 units run them in one round
+// that lasts as long as a full one: what steps are priced by, a fit must count too.
+TEST(CalibrationPlan, FitsCountRoundsOfBlocksAsStepsDo) {
+  constexpr double kRate = 4e14;
+  const Plan plan = make_plan({.full = true, .only = "prefill_attention"});
+  std::map<std::string, double> times_s;
+  for (const PlannedPoint& point : plan.points) {
+    const OpCost cost = point.kernel->make_case(point.request).cost;
+    const auto queries = static_cast<double>(point.request.shape["n_queries"]);
+    const double tiles = std::ceil(queries / 128.0);
+    const double whole = 132.0 / (8.0 * tiles) * (tiles * 128.0 / queries);
+    times_s[point.name()] = 1e-6 + whole * cost.flops.value() / kRate;
+  }
+  const auto classes = fit_classes(plan, times_s, {}, 132);
+  ASSERT_EQ(classes.size(), 1U);
+  EXPECT_NEAR(classes[0].law.flops.value().value(), kRate, 0.01 * kRate);
+  EXPECT_LT(classes[0].loo.max, 0.01);
+  EXPECT_GT(fit_classes(plan, times_s, {}, 0)[0].loo.max, 0.1);
 }
 
 }  // namespace
