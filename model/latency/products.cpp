@@ -84,26 +84,28 @@ void emit_experts(const Emit& emit, const LayerWork& layer) {
   }
 }
 
-/// Norms, residual additions and activations, one entry for a layer.
+/// Norms with residual additions, and the activation: calls of their own, each with its fixed cost.
 void emit_between(const Emit& emit, const LayerWork& layer) {
   const std::int64_t tokens = emit.tokens();
-  const RmsNormShape norm{.n_rows = tokens, .n_columns = emit.hidden_size, .adds_residual = true};
-  OpCost cost{.launches = 0};
-  for (const bool there : {layer.layer.pre_mixer_norm,
-                           layer.layer.post_mixer_norm,
-                           layer.layer.pre_feed_forward_norm,
-                           layer.layer.post_feed_forward_norm}) {
-    cost = there ? cost + rms_norm_cost(norm) : cost;
+  const std::int64_t n_norms = std::ranges::count(std::array{layer.layer.pre_mixer_norm,
+                                                             layer.layer.post_mixer_norm,
+                                                             layer.layer.pre_feed_forward_norm,
+                                                             layer.layer.post_feed_forward_norm},
+                                                  true);
+  if (n_norms > 0) {
+    emit.add({.op_class = {.kind = OpKind::elementwise},
+              .part = "norms",
+              .cost = rms_norm_cost(
+                  {.n_rows = tokens, .n_columns = emit.hidden_size, .adds_residual = true}),
+              .n_blocks = tokens,
+              .n_times = n_norms});
   }
   if (const auto* dense = std::get_if<DenseFeedForward>(&layer.layer.feed_forward)) {
-    cost = cost + gated_activation_cost({.n_rows = tokens,
-                                         .n_columns = emit.share(dense->intermediate_size),
-                                         .gated = dense->gated});
-  }
-  if (cost.launches > 0) {
     emit.add({.op_class = {.kind = OpKind::elementwise},
-              .part = "norms and activations",
-              .cost = cost,
+              .part = "activation",
+              .cost = gated_activation_cost({.n_rows = tokens,
+                                             .n_columns = emit.share(dense->intermediate_size),
+                                             .gated = dense->gated}),
               .n_blocks = tokens});
   }
 }
