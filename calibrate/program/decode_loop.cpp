@@ -206,6 +206,7 @@ void DecodeLoop::prompt(
     std::copy_n(incoming_.begin(), x_.size(), x_.begin());
     std::fill(residual_.begin(), residual_.end(), std::uint16_t{0});
   }
+  find_angles(n_cached);
   for (int i = 0; i < n_layers; ++i) {
     run_layer(layers_[(first_layer + i) % layers_.size()], n_cached, true);
   }
@@ -214,6 +215,7 @@ void DecodeLoop::prompt(
 std::int32_t DecodeLoop::step(std::int32_t token, int n_cached, std::vector<LoopOp>* ops) {
   ops_ = ops;
   set_rows(1);
+  find_angles(n_cached);
   const auto* const rows = reinterpret_cast<const std::uint16_t*>(embedding_.data.data());
   const std::uint16_t* const row = rows + std::ptrdiff_t{token} * shape_.hidden_size;
   x_.assign(row, row + shape_.hidden_size);

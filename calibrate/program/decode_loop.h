@@ -77,7 +77,8 @@ class DecodeLoop {
   void attend(Layer& layer, int n_cached);
   void attend_prompt(const Layer& layer, int n_cached);
   void project_and_write(const Layer& layer, int n_cached);
-  void turn_queries(int n_cached);
+  void find_angles(int n_cached);
+  void turn_queries();
   void rebuild(Layer& layer, int n_cached);
   void attend_rows(const Layer& layer, int n_cached);
   void attend_keys(const Layer& layer, int n_cached);
@@ -93,7 +94,7 @@ class DecodeLoop {
   Matrix embedding_, head_;
   Row norm_weight_, residual_, x_, qkv_, queries_, keys_, values_, mixed_, hidden_, inner_,
       activated_, attended_, logits_, incoming_, latents_, absorbed_;
-  std::vector<float> attention_, cos_sin_;
+  std::vector<float> attention_, cos_sin_, angles_;
   std::vector<std::int32_t> sequences_, positions_;
   std::vector<std::uint64_t> turns_;
   std::vector<LoopOp>* ops_ = nullptr;

@@ -38,38 +38,27 @@ kernels::Rope rope_of(const std::vector<std::uint64_t>& turns) {
   return {.rotary_dim = static_cast<int>(2 * turns.size()), .turns_per_position = turns.data()};
 }
 
-/// Turns rows at one position: what serving engines do within other operations, and is none here.
-class Rotation {
- public:
-  Rotation(const std::vector<std::uint64_t>& turns, std::int64_t position)
-      : rope_(rope_of(turns)), cosines_(turns.size()), sines_(turns.size()) {
-    for (std::size_t i = 0; i < turns.size(); ++i) {
-      const float angle = 2.0F * std::numbers::pi_v<float> *
-                          kernels::rope_turns(turns[i], static_cast<std::int32_t>(position));
-      cosines_[i] = std::cos(angle);
-      sines_[i] = std::sin(angle);
-    }
+/// Bf16 as it comes; as Bf16 or F16 it goes. What serving engines do within other operations, and
+/// is none here.
+void turn(const std::vector<std::uint64_t>& turns,
+          const float* cosines_sines,
+          const std::uint16_t* from,
+          KvFormat as,
+          std::uint16_t* to) {
+  const kernels::Rope rope = rope_of(turns);
+  const float* const sines = cosines_sines + turns.size();
+  const auto narrowed = [&](float x) {
+    return as == KvFormat::bf16 ? kernels::to_bf16(x).bits : kernels::to_f16(x).bits;
+  };
+  for (int i = 0; i < rope.rotary_dim / 2; ++i) {
+    const int first = rope_first(rope, i);
+    const int second = rope_second(rope, i);
+    const float x = kernels::to_f32(kernels::Bf16{from[first]});
+    const float y = kernels::to_f32(kernels::Bf16{from[second]});
+    to[first] = narrowed(x * cosines_sines[i] - y * sines[i]);
+    to[second] = narrowed(x * sines[i] + y * cosines_sines[i]);
   }
-
-  /// Bf16 as it comes; as Bf16 or F16 it goes.
-  void turn(const std::uint16_t* from, KvFormat as, std::uint16_t* to) const {
-    const auto narrow = [&](float x) {
-      return as == KvFormat::bf16 ? kernels::to_bf16(x).bits : kernels::to_f16(x).bits;
-    };
-    for (int i = 0; i < rope_.rotary_dim / 2; ++i) {
-      const int first = rope_first(rope_, i);
-      const int second = rope_second(rope_, i);
-      const float x = kernels::to_f32(kernels::Bf16{from[first]});
-      const float y = kernels::to_f32(kernels::Bf16{from[second]});
-      to[first] = narrow(x * cosines_[i] - y * sines_[i]);
-      to[second] = narrow(x * sines_[i] + y * cosines_[i]);
-    }
-  }
-
- private:
-  kernels::Rope rope_;
-  std::vector<float> cosines_, sines_;
-};
+}
 
 void narrow(const std::vector<float>& from, std::vector<std::uint16_t>& to) {
   to.resize(from.size());
@@ -101,7 +90,7 @@ void DecodeLoop::attend(Layer& layer, int n_cached) {
 
 void DecodeLoop::project_and_write(const Layer& layer, int n_cached) {
   multiply(layer.qkv, hidden_, qkv_);
-  turn_queries(n_cached);
+  turn_queries();
   const bool has_v = n_planes() == 2;
   std::iota(positions_.begin(), positions_.end(), n_cached);
   kernels::cache_write_cpu({.n_tokens = n_rows_,
@@ -123,9 +112,25 @@ void DecodeLoop::project_and_write(const Layer& layer, int n_cached) {
                           .has_v = has_v}));
 }
 
+/// Once for all layers of a step: cosines, then sines, of every row's position.
+void DecodeLoop::find_angles(int n_cached) {
+  const std::size_t n = turns_.size();
+  angles_.resize(2 * n * n_rows_);
+  for (std::size_t row = 0; row < static_cast<std::size_t>(n_rows_); ++row) {
+    const auto position = static_cast<std::int32_t>(n_cached + row);
+    float* const of_row = angles_.data() + row * 2 * n;
+    for (std::size_t i = 0; i < n; ++i) {
+      const float angle =
+          2.0F * std::numbers::pi_v<float> * kernels::rope_turns(turns_[i], position);
+      of_row[i] = std::cos(angle);
+      of_row[n + i] = std::sin(angle);
+    }
+  }
+}
+
 /// Queries turn as keys do, and become what the cache's kernel takes; keys and values get rows of
 /// their own.
-void DecodeLoop::turn_queries(int n_cached) {
+void DecodeLoop::turn_queries() {
   const auto q_width = static_cast<std::int64_t>(queries_.size()) / n_rows_;
   const auto kv_width = static_cast<std::int64_t>(keys_.size()) / n_rows_;
   kernels::parallel_shares(n_threads_, n_rows_, [&](int, std::int64_t from, std::int64_t to) {
@@ -135,9 +140,10 @@ void DecodeLoop::turn_queries(int n_cached) {
       if (n_planes() == 2) {
         std::copy_n(q + q_width + kv_width, kv_width, values_.data() + row * kv_width);
       }
-      const Rotation rotation(turns_, n_cached + row);
+      const float* const angles =
+          angles_.data() + row * 2 * static_cast<std::int64_t>(turns_.size());
       for (std::int64_t head = 0; head < q_width; head += shape_.head_dim) {
-        rotation.turn(q + head, cache_.format, queries_.data() + row * q_width + head);
+        turn(turns_, angles, q + head, cache_.format, queries_.data() + row * q_width + head);
       }
     }
   });
@@ -228,14 +234,13 @@ void DecodeLoop::write_latents(const Layer& layer, int n_cached) {
   const LoopLatents& of = shape_.latents;
   multiply(layer.qkv, hidden_, queries_);
   multiply(layer.latents, hidden_, latents_);
-  const Rotation rotation(turns_, n_cached);
   const std::int64_t head_dim = of.qk_nope_head_dim + of.qk_rope_head_dim;
   for (std::int64_t head = 0; head < shape_.n_heads; ++head) {
     std::uint16_t* const q = queries_.data() + head * head_dim + of.qk_nope_head_dim;
-    rotation.turn(q, KvFormat::bf16, q);
+    turn(turns_, angles_.data(), q, KvFormat::bf16, q);
   }
   std::uint16_t* const key = latents_.data() + of.kv_lora_rank;
-  rotation.turn(key, KvFormat::bf16, key);
+  turn(turns_, angles_.data(), key, KvFormat::bf16, key);
   const int row = of.kv_lora_rank + of.qk_rope_head_dim;
   positions_.front() = n_cached;
   kernels::cache_write_cpu({.n_tokens = 1,
