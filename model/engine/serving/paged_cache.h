@@ -26,6 +26,12 @@ struct WindowPool {
                                            std::int64_t block_tokens) const;
 };
 
+/// A pool that recurrent states have to themselves, in slots of one state of every layer.
+struct StatePool {
+  std::int64_t slots_per_sequence = 1;
+  std::int64_t spare_slots = 0;  ///< allocated, but never a sequence's
+};
+
 /// What an engine's allocator does with the layers it is given.
 struct PagingRules {
   std::int64_t block_tokens = 16;
@@ -37,6 +43,7 @@ struct PagingRules {
   std::int64_t draft_tokens = 0;                         ///< a state is there once more for each
   std::int64_t ahead_tokens = 0;                         ///< of drafts, that a sequence holds too
   std::optional<WindowPool> window_pool = std::nullopt;  ///< none: one pool for all groups
+  std::optional<StatePool> state_pool = std::nullopt;    ///< none: states are pages like others
   std::string_view engine;                               ///< for refusals
 };
 
@@ -64,6 +71,8 @@ struct PagedCache {
   std::int64_t step_tokens = 1;   ///< between multiples of it every context costs the same
   std::optional<WindowPool> window_pool = std::nullopt;  ///< of the last group, without a table
   std::int64_t window_block_bytes = 0;                   ///< of one block over that pool's layers
+  std::optional<StatePool> state_pool = std::nullopt;    ///< of the last groups, without a table
+  std::int64_t state_slot_bytes = 0;                     ///< of one slot over that pool's layers
 
   /// Blocks that a sequence of `tokens` needs from the one pool.
   [[nodiscard]] std::int64_t blocks(std::int64_t tokens) const;
@@ -76,6 +85,8 @@ struct PagedCache {
   [[nodiscard]] std::int64_t window_blocks(std::int64_t blocks) const;
   /// Blocks that `available_bytes` hold beside the spare ones.
   [[nodiscard]] std::int64_t blocks_in(std::int64_t available_bytes) const;
+  /// What the states of `sequences` take: of their own pool, or of the pages.
+  [[nodiscard]] std::int64_t state_bytes(std::int64_t sequences) const;
   /// What `sequences` of `tokens` take of the pools, states included, with the spare blocks.
   [[nodiscard]] std::int64_t bytes(std::int64_t tokens, std::int64_t sequences) const;
 };
@@ -83,7 +94,7 @@ struct PagedCache {
 /// The groups of a rank's layers. One group where every layer grows with the context (pages of
 /// different widths may share a block); two pools where the rules say so; else groups of equally
 /// many layers whose pages are made equal by more tokens per block or by padding. Unsupported where
-/// neither can be.
+/// neither can be, and beside a pool of states where nothing grows with the context.
 [[nodiscard]] PagedCache paged_cache(const ModelSpec& rank,
                                      const EngineSettings& settings,
                                      const PagingRules& rules);
