@@ -151,13 +151,13 @@ using Held = std::map<std::string, std::int64_t>;
 // 41,943,040 / 32 values of rank 16 in every layer; two equal GPUs take 17 and 15 of the layers
 // (33 parts with the output head: i / 33 < 1 / 2), and of 20 on a GPU one is the output head.
 TEST(Adapters, LlamaCppHasThemBesideTheirMatrices) {
-  constexpr std::int64_t kLayer = 41'943'040 / 32 * 4;
+  constexpr std::int64_t kLayer = 41'943'040LL / 32 * 4;
   const std::string words = "llama-3.1-8b --weights q4_k_m --lora-rank 16 ";
   EXPECT_EQ(by_device(words + "--gpus 2"), (Held{{"gpu0", 17 * kLayer}, {"gpu1", 15 * kLayer}}));
   EXPECT_EQ(by_device(words + "--gpus 1 --gpu-layers 20"),
             (Held{{"gpu0", 19 * kLayer}, {"host", 13 * kLayer}}));
   EXPECT_EQ(by_device(words + "--gpus 0"), (Held{{"host", 32 * kLayer}}));
-  EXPECT_EQ(by_device(words + "--gpus 1 --max-loras 3"), (Held{{"gpu0", 3 * 32 * kLayer}}));
+  EXPECT_EQ(by_device(words + "--gpus 1 --max-loras 3"), (Held{{"gpu0", 96 * kLayer}}));
 }
 
 // Qwen3-30B-A3B: 48 layers of 128 experts, whose adapters stay with them on the host.
@@ -175,7 +175,7 @@ TEST(Adapters, OfTheHostsLayersTheFirstGpuMayTakeCopies) {
         .at("high_bytes")
         .get<std::int64_t>();
   };
-  constexpr std::int64_t kLayer = 41'943'040 / 32 * 4;
+  constexpr std::int64_t kLayer = 41'943'040LL / 32 * 4;
   const std::int64_t graph = high("--gpus 1") - 32 * kLayer;
   EXPECT_EQ(high("--gpus 1 --gpu-layers 20"), 19 * kLayer + graph + kLayer);
 }

@@ -105,10 +105,11 @@ TEST(ProjectorOption, TakesItsRoomFromWhatFits) {
   const std::string words =
       "fit qwen3.5-27b --weights q4_k_m --gpu rtx-4090 --cache-type-k f16 --cache-type-v f16 ";
   for (const std::string how : {"", "--auto "}) {
-    const std::string asked = words + how;
+    std::string asked = words + how;
     const std::int64_t without = json_of(asked).at("answers").at(0).at("max_context_tokens");
-    const std::int64_t with =
-        json_of(asked + "--mmproj " + file).at("answers").at(0).at("max_context_tokens");
+    asked += "--mmproj ";
+    asked += file;
+    const std::int64_t with = json_of(asked).at("answers").at(0).at("max_context_tokens");
     // 16 of 64 layers keep 4 KV heads x 256 values x K and V x 2 bytes a token: 64 KiB
     const double tokens = 1136.09 * 1024 / 64;
     EXPECT_NEAR(static_cast<double>(without - with), tokens, 0.05 * tokens) << how;
