@@ -36,6 +36,7 @@ struct LayerBytes {
   std::int64_t k = 0;
   std::int64_t v = 0;
   std::int64_t state = 0;
+  std::int64_t convolution = 0;  ///< of the state
   std::int64_t window_tokens = 0;
 };
 
@@ -67,6 +68,7 @@ std::vector<LayerBytes> layer_bytes(const ModelSpec& rank,
                      .v = element_bytes(settings.cache_type_v, layout.v_row_elements),
                      .state = layout.state_elements * kStateElementBytes +
                               layout.conv_elements * kConvElementBytes,
+                     .convolution = layout.conv_elements * kConvElementBytes,
                      .window_tokens = layout.token_cap.value_or(0)};
     if (bytes.scheme == "sparse-index") {
       bytes.k = layout.k_row_elements + kIndexScaleBytes;
@@ -197,6 +199,15 @@ PagedCache two_pools(const std::vector<LayerBytes>& layers, const PagingRules& r
   return cache;
 }
 
+/// A state for each of the tokens verified at once, and one history of the convolution that holds
+/// the windows of all of them.
+std::int64_t verify_bytes(const LayerBytes& layer, const StatePool& pool) {
+  const std::int64_t n = pool.verified_tokens;
+  return n == 0 ? 0
+                : n * (layer.state - layer.convolution) +
+                      layer.convolution / pool.conv_window * (pool.conv_window + n - 1);
+}
+
 /// A pool for what grows, and slots for the states.
 PagedCache with_state_pool(const ModelSpec& rank,
                            const std::vector<LayerBytes>& layers,
@@ -212,14 +223,18 @@ PagedCache with_state_pool(const ModelSpec& rank,
   PagedCache cache = one_group(growing, rules);
   cache.state_pool = rules.state_pool;
   for (const LayerBytes& layer : layers) {
-    if (layer.state > 0) {
-      cache.groups.push_back({.scheme = layer.scheme,
-                              .n_layers = layer.n_layers,
-                              .n_tables = 0,
-                              .block_tokens = 0,
-                              .page_bytes = layer.state});
-      cache.state_slot_bytes += layer.state * layer.n_layers;
+    if (layer.state == 0) {
+      continue;
     }
+    const PagedGroup group{.scheme = layer.scheme,
+                           .n_layers = layer.n_layers,
+                           .n_tables = 0,
+                           .block_tokens = 0,
+                           .page_bytes = layer.state,
+                           .verify_bytes = verify_bytes(layer, *rules.state_pool)};
+    cache.state_slot_bytes += group.page_bytes * group.n_layers;
+    cache.state_verify_bytes += group.verify_bytes * group.n_layers;
+    cache.groups.push_back(group);
   }
   return cache;
 }
@@ -291,10 +306,14 @@ std::int64_t PagedCache::blocks_in(std::int64_t available_bytes) const {
   return static_cast<std::int64_t>(static_cast<double>(available_bytes) / both) - spare_blocks;
 }
 
+std::int64_t PagedCache::state_slots(std::int64_t sequences) const {
+  return state_pool ? sequences * state_pool->slots_per_sequence + state_pool->spare_slots : 0;
+}
+
 std::int64_t PagedCache::state_bytes(std::int64_t sequences) const {
   if (state_pool) {
-    return (sequences * state_pool->slots_per_sequence + state_pool->spare_slots) *
-           state_slot_bytes;
+    return state_slots(sequences) * state_slot_bytes +
+           (sequences + state_pool->spare_slots) * state_verify_bytes;
   }
   std::int64_t blocks = 0;
   for (const PagedGroup& group : groups) {

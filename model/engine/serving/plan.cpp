@@ -29,11 +29,13 @@ CacheGroup report_of(const PagedGroup& group, const PagedCache& cache, const Hel
   const std::int64_t copies = held.sequences * held.ranks;
   CacheGroup out{.scheme = group.scheme, .n_layers = group.n_layers, .streams = copies};
   if (group.block_tokens == 0) {
-    const std::int64_t slots =
-        cache.state_pool ? cache.state_bytes(held.sequences) / cache.state_slot_bytes : 0;
-    out.state_bytes = cache.state_pool
-                          ? slots * group.page_bytes * group.n_layers * held.ranks
-                          : group.n_tables * group.blocks(held.tokens) * cache.block_bytes * copies;
+    out.state_bytes = group.n_tables * group.blocks(held.tokens) * cache.block_bytes * copies;
+    if (cache.state_pool) {
+      const std::int64_t verifying = held.sequences + cache.state_pool->spare_slots;
+      out.state_bytes =
+          (cache.state_slots(held.sequences) * group.page_bytes + verifying * group.verify_bytes) *
+          group.n_layers * held.ranks;
+    }
     return out;
   }
   if (cache.window_pool) {
@@ -220,9 +222,10 @@ class ServingPlan final : public MemoryPlan {
       report.bytes_per_token +=
           grows ? pages * (group.k_bytes + group.v_bytes) / group.block_tokens : 0;
       const bool pooled = cache.state_pool && group.block_tokens == 0;
-      const std::int64_t slots = pooled ? cache.state_pool->slots_per_sequence : 1;
+      const std::int64_t slots =
+          pooled ? cache.state_pool->slots_per_sequence : group.blocks(held.tokens);
       report.fixed_bytes_per_sequence +=
-          grows ? 0 : pages * group.page_bytes * group.blocks(held.tokens) * slots;
+          grows ? 0 : pages * (slots * group.page_bytes + group.verify_bytes);
     }
   }
 

@@ -98,12 +98,38 @@ bool has_states(const ModelSpec& model) {
                              [](const LayerSpec& layer) { return has_slots(layer.mixer); });
 }
 
+std::int64_t conv_window_of(const Mixer& mixer) {
+  if (const auto* mamba = std::get_if<Mamba2>(&mixer)) {
+    return mamba->d_conv - 1;
+  }
+  if (const auto* delta = std::get_if<GatedDeltaNet>(&mixer)) {
+    return delta->d_conv - 1;
+  }
+  if (const auto* kimi = std::get_if<KimiDeltaAttention>(&mixer)) {
+    return kimi->d_conv - 1;
+  }
+  const auto* both = std::get_if<ParallelMixers>(&mixer);
+  return both != nullptr ? both->mamba2.d_conv - 1 : 0;
+}
+
 /// A running request takes three slots (its state, and those of the prefixes that it keeps), and
 /// two more under the strategy that overlaps scheduling, which newer versions choose
 /// (kv_cache_configurator.py, _calculate_mamba_ratio; without a radix cache it takes one). The pool
 /// is one slot larger than asked for. So many are asked for by --max-mamba-cache-size; left alone,
 /// the engine gives states 0.9 / 1.9 of what is free (--mamba-full-memory-ratio).
-constexpr serving::StatePool kStatePool{.slots_per_sequence = 5, .spare_slots = 1};
+constexpr std::int64_t kSlotsPerRequest = 5;
+
+/// Each drafted token and the one behind them has a state too while it is verified, for as many
+/// requests as run and one more; their convolutions share one history, which
+/// older versions kept for each token (memory_pool.py, MambaPool).
+serving::StatePool state_pool(const ModelSpec& model, const EngineSettings& settings) {
+  serving::StatePool pool{.slots_per_sequence = kSlotsPerRequest, .spare_slots = 1};
+  pool.verified_tokens = settings.draft_tokens > 0 ? settings.draft_tokens + 1 : 0;
+  for (const LayerSpec& layer : model.layers) {
+    pool.conv_window = std::max(pool.conv_window, conv_window_of(layer.mixer));
+  }
+  return pool;
+}
 
 void require_known_states(const ModelSpec& model, const EngineSettings& settings) {
   const auto refuse = [&](const std::string& what) {
@@ -212,7 +238,10 @@ std::string hybrid_command(const EngineSettings& settings,
   std::string text = sglang_command(settings, context_tokens, model);
   const std::int64_t sequences =
       (settings.sequences + settings.data_parallel - 1) / settings.data_parallel;
-  serving::add_count(text, "--max-mamba-cache-size", sequences * kStatePool.slots_per_sequence);
+  serving::add_count(text, "--max-mamba-cache-size", sequences * kSlotsPerRequest);
+  if (settings.draft_tokens > 0 && !settings.max_sequences) {
+    serving::add_count(text, "--max-running-requests", settings.sequences);  // else 48
+  }
   return text;
 }
 
@@ -236,7 +265,7 @@ serving::StagePlan stage_plan(const serving::StageRank& rank,
     rules.window_pool = window_pool(widest_window(rank.model), page, step.tokens);
   }
   if (has_states(rank.model)) {
-    rules.state_pool = kStatePool;
+    rules.state_pool = state_pool(rank.model, settings);
   }
   serving::StagePlan plan = serving::begun_stage(rank, settings, parallel, rules);
   const Device device{0};
@@ -293,7 +322,8 @@ std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model,
   // The pool has as many tokens for the block's layer as for the others, since #23862 of its
   // repository (spring 2026). When it is sized, the block has an embedding and a head of its own
   // still, which are never read and released soon after (sgl-project/sglang issue 36452).
-  const serving::LoadRules loading{.prediction = serving::PredictionRule{.vocabulary_copies = 2}};
+  const serving::LoadRules loading{
+      .prediction = serving::PredictionRule{.vocabulary_copies = 2, .longer_convolutions = false}};
   return serving::serving_plan(
       model, settings, loading, rule, hybrid ? hybrid_command : sglang_command);
 }

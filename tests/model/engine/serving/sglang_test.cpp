@@ -154,6 +154,20 @@ TEST(Sglang, TokensHaveTheRest) {
               0.001 * 19'644'177);
 }
 
+// A drafter of 15 tokens beside Qwen3.5-9B's shape, 64 requests: "intermediate_ssm_state_cache
+// size: 48.75GB intermediate_conv_window_cache size: 0.43GB".
+TEST(Sglang, VerifiedTokensHaveTheLoggedStates) {
+  EngineSettings settings = serving_settings();
+  settings.sequences = 64;
+  const ModelSpec model = catalog("qwen3.5-9b");
+  const std::int64_t alone = prepared("sglang", model, settings)->evaluate(1).cache.state_bytes;
+  settings.draft_tokens = 15;
+  const auto plan = prepared("sglang", model, settings);
+  const std::int64_t drafted = plan->evaluate(1).cache.state_bytes;
+  EXPECT_NEAR(static_cast<double>(drafted - alone) / static_cast<double>(kGiB), 48.75 + 0.43, 0.01);
+  EXPECT_NE(plan->command(4096, "m").find(" --max-running-requests 64"), std::string::npos);
+}
+
 TEST(Sglang, ARequestTakesFiveSlotsWhichItsCommandAsksFor) {
   EngineSettings settings = serving_settings();
   settings.sequences = 3;
