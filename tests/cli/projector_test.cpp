@@ -132,11 +132,11 @@ TEST(ProjectorOption, RefusesWhatIsNoProjectorOfTheModel) {
                       std::string("kvfathom: --mmproj: missing beside --no-mmproj-offload; give "
                                   "--mmproj GGUF\n")));
   const std::string audio =
-      written({qwen_projector({}), whisper_projector("gemma4a", 5120)}, "mmproj-audio.gguf");
+      written({qwen_projector({}), whisper_projector("lfm2a", 5120)}, "mmproj-audio.gguf");
   EXPECT_EQ(refusal("memory " + kModel + "--mmproj " + audio),
             std::pair(3,
-                      std::string("kvfathom: --mmproj: audio encoder type \"gemma4a\": no graph "
-                                  "for its buffers; qwen2a, ultravox or voxtral\n")));
+                      std::string("kvfathom: --mmproj: audio encoder type \"lfm2a\": no graph "
+                                  "for its buffers; gemma4a, qwen2a, ultravox or voxtral\n")));
 }
 
 // A file with a tower and an encoder makes a context of each: both lines' sums.

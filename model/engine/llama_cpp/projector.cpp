@@ -43,7 +43,7 @@ void require_graph(const ProjectorSpec& projector) {
     throw Unsupported("--mmproj",
                       std::string(audio ? "audio encoder" : "projector") + " type \"" +
                           projector.type + "\": no graph for its buffers",
-                      audio ? "qwen2a, ultravox or voxtral"
+                      audio ? "gemma4a, qwen2a, ultravox or voxtral"
                             : "gemma3, gemma4v, pixtral, qwen2vl, qwen2.5vl or qwen3vl");
   }
 }
@@ -73,10 +73,11 @@ ProjectorBytes projector_bytes(const ProjectorSpec& projector, bool on_gpu, bool
 std::optional<std::int64_t> output_width(const ProjectorSpec& projector) {
   const bool gemma = projector.type == "gemma3" || projector.type == "gemma4v";
   const bool audio = projector.modality == Modality::audio;
-  const std::string_view last = gemma                        ? "mm.input_projection.weight"
-                                : projector.type == "qwen2a" ? "mm.a.fc.weight"
-                                : audio                      ? "mm.a.mlp.2.weight"
-                                                             : "mm.2.weight";
+  const std::string_view last = gemma                         ? "mm.input_projection.weight"
+                                : projector.type == "gemma4a" ? "mm.a.input_projection.weight"
+                                : projector.type == "qwen2a"  ? "mm.a.fc.weight"
+                                : audio                       ? "mm.a.mlp.2.weight"
+                                                              : "mm.2.weight";
   const auto matrix = std::ranges::find(projector.tensors, last, &Tensor::name);
   if (matrix == projector.tensors.end()) {
     return std::nullopt;

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "model/engine/llama_cpp/graph/conformer.h"
 #include "model/engine/llama_cpp/graph/vision_builder.h"
 
 namespace kvfathom::llama_cpp {
@@ -13,7 +14,9 @@ namespace {
 constexpr std::int64_t kWarmUpFrames = 3000;  // of 10 ms (clip_hparams::warmup_audio_size)
 constexpr std::int64_t kFloatBytes = 4;
 
-/// What one type has of its own between the layers and the language model.
+constexpr std::string_view kConformer = "gemma4a";
+
+/// What a type of Whisper's kind has of its own between the layers and the language model.
 struct Family {
   std::string_view type;
   bool pools = false;   ///< means of pairs of positions, before the last norm
@@ -92,10 +95,16 @@ TensorId projected(VisionBuilder& b, TensorId x) {
 }  // namespace
 
 bool has_audio_graph(const ProjectorSpec& projector) {
-  return family_of(projector) != nullptr;
+  return projector.type == kConformer || family_of(projector) != nullptr;
 }
 
 TensorGraph audio_graph(const ProjectorSpec& projector, bool flash_attention) {
+  if (projector.type == kConformer) {
+    const EncoderInput input{.n_positions = conformer_positions(kWarmUpFrames)};
+    VisionBuilder b(projector, input, true, false);
+    b.graph.expand(conformer(b, kWarmUpFrames));
+    return std::move(b.graph);
+  }
   const Family& family = *family_of(projector);
   std::int64_t n_positions = kWarmUpFrames / 2;
   VisionBuilder b(projector, {.n_positions = n_positions}, false, flash_attention);

@@ -1,5 +1,5 @@
-// The graphs of audio encoders (llama.cpp tools/mtmd/models/whisper-enc.cpp, 0c07b903), of the kind
-// that Whisper's is: shapes only.
+// The graphs of audio encoders: of the kind that Whisper's is (llama.cpp
+// tools/mtmd/models/whisper-enc.cpp, 0c07b903), and Gemma-4's. Shapes only.
 #pragma once
 
 #include "model/architecture/projector_spec.h"
@@ -7,7 +7,7 @@
 
 namespace kvfathom::llama_cpp {
 
-/// Whether the type has a graph here: ultravox, qwen2a or voxtral.
+/// Whether the type has a graph here: gemma4a, qwen2a, ultravox or voxtral.
 [[nodiscard]] bool has_audio_graph(const ProjectorSpec& projector);
 
 /// The graph for the half minute of sound that the engine warms up with.

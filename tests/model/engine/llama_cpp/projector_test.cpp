@@ -3,6 +3,7 @@
 #include "model/engine/llama_cpp/projector.h"
 
 #include <cmath>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -118,7 +119,7 @@ TEST(Projector, WhatHasNoGraphIsRefused) {
   ProjectorSpec spec = qwen_projector({});
   spec.type = "resampler";
   EXPECT_THROW(static_cast<void>(projector_bytes(spec, true)), Unsupported);
-  EXPECT_THROW(static_cast<void>(projector_bytes(whisper_projector("gemma4a", 2560), true)),
+  EXPECT_THROW(static_cast<void>(projector_bytes(whisper_projector("lfm2a", 2560), true)),
                Unsupported);
   spec = qwen_projector({});
   spec.modality = Modality::audio;  // a tower's type is no encoder's
@@ -146,6 +147,23 @@ TEST(Projector, OfQwen2AudioPoolsOnTheHost) {
     const ProjectorBytes gpu = projector_bytes(whisper_projector(type, 3584), true);
     EXPECT_GE(gpu.input_bytes, 1500 * 1280 * 4 + 750 * 1280 * 4) << type;
     EXPECT_EQ(output_width(whisper_projector(type, 3584)), 3584) << type;
+  }
+}
+
+// Gemma-4 E2B. Weights by hand: 307,184,384 values of its class (hf_towers_test.cpp) in 16 bits.
+// Buffers by hand: the second convolution reads 64 bands x 1,500 frames x 128 channels in f32 and
+// makes columns of 1,152 for 32 x 750 places in its kernel's type; a hole of one such input may
+// remain.
+TEST(Projector, OfGemma4sConformerIsBoundByItsConvolutions) {
+  for (const auto& [kernels, value_bytes] : {std::pair(DType::f16, 2), std::pair(DType::f32, 4)}) {
+    const ProjectorSpec spec = gemma4_audio_projector(1536, kernels);
+    const ProjectorBytes gpu = projector_bytes(spec, true);
+    EXPECT_NEAR(static_cast<double>(gpu.weights_bytes), 2 * 307'184'384.0, 0.01 * 614e6);
+    constexpr std::int64_t kInput = std::int64_t{64} * 1500 * 128 * 4;
+    const std::int64_t columns = std::int64_t{1152} * 32 * 750 * value_bytes;
+    EXPECT_GE(gpu.compute_bytes, kInput + columns);
+    EXPECT_LE(gpu.compute_bytes, 2 * kInput + columns);
+    EXPECT_EQ(output_width(spec), 1536);
   }
 }
 

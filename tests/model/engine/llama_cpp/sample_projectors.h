@@ -73,6 +73,55 @@ inline ProjectorSpec qwen_projector(const QwenTower& t) {
   return spec;
 }
 
+/// Gemma-4's conformer, in 16 bits but for the kernels of its convolutions over sound.
+inline ProjectorSpec gemma4_audio_projector(std::int64_t out, DType kernels) {
+  constexpr std::int64_t kWidth = 1024;
+  ProjectorSpec spec{.modality = Modality::audio,
+                     .type = "gemma4a",
+                     .n_layers = 12,
+                     .hidden_size = kWidth,
+                     .n_heads = 8,
+                     .intermediate_size = 4 * kWidth,
+                     .mel_bands = 128};
+  const auto matrix = [&](const std::string& name, std::int64_t n_in, std::int64_t n_out) {
+    add_tensor(spec, name + ".weight", {n_in, n_out, 1, 1}, DType::f16);
+    for (const char* bound : {".input_min", ".input_max", ".output_min", ".output_max"}) {
+      add_tensor(spec, name + bound, {1, 1, 1, 1}, DType::f32);
+    }
+  };
+  const auto vector = [&](const std::string& name, std::int64_t n) {
+    add_tensor(spec, name, {n, 1, 1, 1}, DType::f32);
+  };
+  add_tensor(spec, "a.conv1d.0.weight", {3, 3, 1, 128}, kernels);
+  add_tensor(spec, "a.conv1d.1.weight", {3, 3, 128, 32}, kernels);
+  vector("a.conv1d.0.norm.weight", 128);
+  vector("a.conv1d.1.norm.weight", 32);
+  add_tensor(spec, "a.input_projection.weight", {kWidth, kWidth, 1, 1}, DType::f16);
+  for (int i = 0; i < 12; ++i) {
+    const std::string block = "a.blk." + std::to_string(i) + ".";
+    for (const char* suffix : {"", "_1"}) {
+      matrix(block + "ffn_up" + suffix, kWidth, 4 * kWidth);
+      matrix(block + "ffn_down" + suffix, 4 * kWidth, kWidth);
+      vector(block + "ffn_norm" + suffix + ".weight", kWidth);
+      vector(block + "ffn_post_norm" + suffix + ".weight", kWidth);
+    }
+    for (const char* part : {"attn_q", "attn_k", "attn_v", "attn_out", "conv_pw2"}) {
+      matrix(block + part, kWidth, kWidth);
+    }
+    matrix(block + "conv_pw1", kWidth, 2 * kWidth);
+    add_tensor(spec, block + "attn_k_rel.weight", {kWidth, kWidth, 1, 1}, DType::f16);
+    add_tensor(spec, block + "conv_dw.weight", {5, kWidth, 1, 1}, DType::f32);
+    vector(block + "per_dim_scale.weight", kWidth / 8);
+    for (const char* part : {"attn_pre_norm", "attn_post_norm", "norm_conv", "conv_norm", "ln2"}) {
+      vector(block + part + ".weight", kWidth);
+    }
+  }
+  add_tensor(spec, "a.pre_encode.out.weight", {kWidth, 1536, 1, 1}, DType::f16);
+  vector("a.pre_encode.out.bias", 1536);
+  add_tensor(spec, "mm.a.input_projection.weight", {1536, out, 1, 1}, DType::f16);
+  return spec;
+}
+
 /// The encoder of Whisper-large-v3, in 16 bits, with the projector of `type`.
 inline ProjectorSpec whisper_projector(const std::string& type, std::int64_t out) {
   constexpr std::int64_t kWidth = 1280;
