@@ -25,11 +25,15 @@ bool is_of_audio(std::string_view name) {
   return name.starts_with("a.") || name.starts_with("mm.a.");
 }
 
+void read_widths(const GgufKeys& keys, const std::string& modality, ProjectorSpec& spec) {
+  spec.n_layers = keys.required(modality + ".block_count", kSize);
+  spec.hidden_size = keys.required(modality + ".embedding_length", kSize);
+  spec.n_heads = keys.required(modality + ".attention.head_count", kSize);
+  spec.intermediate_size = keys.required(modality + ".feed_forward_length", kSize);
+}
+
 void read_vision(const GgufKeys& keys, ProjectorSpec& spec) {
-  spec.n_layers = keys.required("vision.block_count", kSize);
-  spec.hidden_size = keys.required("vision.embedding_length", kSize);
-  spec.n_heads = keys.required("vision.attention.head_count", kSize);
-  spec.intermediate_size = keys.required("vision.feed_forward_length", kSize);
+  read_widths(keys, "vision", spec);
   spec.image_pixels = keys.required("vision.image_size", kMaybeNone);
   spec.patch_pixels = keys.required("vision.patch_size", kSize);
   spec.merged_patches =
@@ -39,10 +43,7 @@ void read_vision(const GgufKeys& keys, ProjectorSpec& spec) {
 }
 
 void read_audio(const GgufKeys& keys, ProjectorSpec& spec) {
-  spec.n_layers = keys.required("audio.block_count", kSize);
-  spec.hidden_size = keys.required("audio.embedding_length", kSize);
-  spec.n_heads = keys.required("audio.attention.head_count", kSize);
-  spec.intermediate_size = keys.required("audio.feed_forward_length", kSize);
+  read_widths(keys, "audio", spec);
   spec.mel_bands = keys.required("audio.num_mel_bins", kMelBands);
   spec.stacked_frames = keys.integer("audio.projector.stack_factor", kSize).value_or(1);
 }

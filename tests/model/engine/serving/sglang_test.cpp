@@ -98,17 +98,18 @@ TEST(Sglang, WindowsOfOtherArchitecturesHoldEveryToken) {
   EXPECT_EQ(bytes(catalog("gpt-oss-20b"), CacheScheme::full), 10000LL * 24 * 2048);
 }
 
+std::string refusal(const char* model, std::int64_t stages) {
+  EngineSettings settings = serving_settings();
+  settings.pipeline_parallel = stages;
+  try {
+    prepared("sglang", catalog(model), settings);
+  } catch (const Unsupported& error) {
+    return error.found();
+  }
+  return "none";
+}
+
 TEST(Sglang, RefusesWindowsWithoutARule) {
-  const auto refusal = [](const char* model, std::int64_t stages) {
-    EngineSettings settings = serving_settings();
-    settings.pipeline_parallel = stages;
-    try {
-      prepared("sglang", catalog(model), settings);
-    } catch (const Unsupported& error) {
-      return error.found();
-    }
-    return std::string("none");
-  };
   EXPECT_EQ(refusal("llama-4-scout-17b-16e-instruct", 1),
             "sglang: no rule for the pool of its chunked window layers");
   EXPECT_EQ(refusal("gemma-4-e2b-it", 1),
@@ -192,16 +193,6 @@ TEST(Sglang, ARequestTakesFiveSlotsWhichItsCommandAsksFor) {
 }
 
 TEST(Sglang, RefusesStatesWithoutARule) {
-  const auto refusal = [](const char* model, std::int64_t stages) {
-    EngineSettings settings = serving_settings();
-    settings.pipeline_parallel = stages;
-    try {
-      prepared("sglang", catalog(model), settings);
-    } catch (const Unsupported& error) {
-      return error.found();
-    }
-    return std::string("none");
-  };
   for (const char* model : {"lfm2-1.2b", "ai21-jamba-1.5-mini", "minimax-m1-80k"}) {
     EXPECT_EQ(refusal(model, 1), "sglang: no rule for the pool of its state layers") << model;
   }
