@@ -9,6 +9,7 @@
 #include "cli/values.h"
 #include "model/architecture/tensor_inventory.h"
 #include "model/engine/ideal_stages.h"
+#include "model/engine/llama_cpp/adapters.h"
 #include "model/error.h"
 #include "model/io/adapter_matrices.h"
 
@@ -36,14 +37,6 @@ void require_engine(const EngineInfo& engine) {
 }
 
 void require_rule(const EngineInfo& engine, const EngineSettings& settings) {
-  const bool placed = settings.gpu_layers || settings.cpu_moe_layers > 0 ||
-                      !settings.moved_layers.empty() || !settings.layers_per_gpu.empty() ||
-                      settings.n_gpus > 1;
-  if (engine.name == "llama.cpp" && placed) {
-    throw Unsupported("--lora",
-                      "no rule for adapters of layers on several devices",
-                      "one GPU with every layer, or none");
-  }
   if (engine.name == "vllm" && (settings.pipeline_parallel > 1 || settings.expert_parallel > 1)) {
     throw Unsupported("--lora",
                       "no rule for adapters under pipeline or expert parallelism",
@@ -91,24 +84,41 @@ std::int64_t most_graph_bytes(const ModelSpec& model, const EngineSettings& sett
   return kProducts * widest * kFloatBytes * settings.ubatch_tokens.value_or(kUbatchTokens);
 }
 
-LedgerLine llama_cpp_line(const Query& query, const EngineSettings& settings) {
+/// A file's tensors as they are; of adapters of a shape convert_lora_to_gguf.py (0b03adaa) writes
+/// f32 unless f16 or less is asked for.
+struct Units {
+  std::int64_t bytes = 1;
+  std::int64_t low_bytes = 1;
+};
+
+std::vector<LedgerLine> llama_cpp_lines(const Query& query, const EngineSettings& settings) {
   const AdapterQuery& adapters = *query.adapters;
-  const Device device{settings.n_gpus > 0 ? 0 : Device::kHost};
-  const std::int64_t graph_bytes = most_graph_bytes(query.model.spec, settings);
-  LedgerLine line{device, LedgerKind::lora, 0, Provenance::modelled, 0, graph_bytes};
-  const std::int64_t held = held_by({}, query.model.spec, adapters.matrices);
-  if (adapters.file) {
-    line.bytes = held;
-    line.low_bytes = held;
-    line.high_bytes += held;
-    return line;
+  const ModelSpec& model = query.model.spec;
+  const Units unit = adapters.file ? Units{} : Units{kFloatBytes, kHalfBytes};
+  const auto held = [&](std::int64_t unit_bytes) {
+    return llama_cpp::adapter_bytes(model, settings, adapters.matrices, unit_bytes);
+  };
+  const llama_cpp::AdapterBytes most = held(unit.bytes);
+  const llama_cpp::AdapterBytes least = held(unit.low_bytes);
+  const std::int64_t graph_bytes = most_graph_bytes(model, settings);
+  std::vector<LedgerLine> lines;
+  const auto add = [&](Device device, std::int64_t bytes, std::int64_t low, std::int64_t copies) {
+    LedgerLine line{device, LedgerKind::lora, 0, Provenance::modelled, 0, graph_bytes};
+    line.bytes = adapters.slots * bytes;
+    line.low_bytes = adapters.slots * low;
+    line.high_bytes += adapters.slots * (bytes + copies);
+    if (line.bytes > 0 || copies > 0) {
+      lines.push_back(line);
+    }
+  };
+  for (std::size_t gpu = 0; gpu < most.gpu_bytes.size(); ++gpu) {
+    add(Device{static_cast<int>(gpu)},
+        most.gpu_bytes[gpu],
+        least.gpu_bytes[gpu],
+        gpu == 0 ? most.largest_host_layer_bytes : 0);
   }
-  // convert_lora_to_gguf.py (0b03adaa): --outtype is f32 unless f16 or less is asked for
-  const std::int64_t values = adapters.slots * held;
-  line.bytes = values * kFloatBytes;
-  line.low_bytes = values * kHalfBytes;
-  line.high_bytes += values * kFloatBytes;
-  return line;
+  add(Device{Device::kHost}, most.host_bytes, least.host_bytes, 0);
+  return lines;
 }
 
 /// vLLM allocates `max_loras` slots of the full rank for every matrix that it can adapt, whatever
@@ -184,8 +194,8 @@ std::optional<AdapterQuery> read_adapters(const Options& all, const Query& query
   require_engine(*query.engine);
   if (query.auto_context_tokens) {
     throw Unsupported("--lora",
-                      "no rule for adapters of layers on several devices",
-                      "one GPU with every layer, or none");
+                      "llama.cpp's fit does not count adapters: no rule for what it leaves",
+                      "leave out --auto, or place layers with --gpu-layers");
   }
   AdapterQuery adapters;
   if (options.file) {
@@ -216,7 +226,7 @@ Companion adapter_companion(const Query& query,
   Companion companion;
   companion.kind = LedgerKind::lora;
   if (engine.name == "llama.cpp") {
-    companion.fixed = {llama_cpp_line(query, settings)};
+    companion.fixed = llama_cpp_lines(query, settings);
     companion.options = llama_cpp_options(adapters);
   } else if (engine.name == "vllm") {
     companion.fixed = vllm_lines(query, settings);

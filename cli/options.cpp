@@ -235,7 +235,7 @@ void add_adapter_options(CLI::App& command, Options& options) {
 void add_projector_options(CLI::App& command, Options& options) {
   ProjectorOptions& projector = options.projector;
   const Group group{command, "Vision"};
-  group.add("--mmproj", projector.file, "GGUF", "its vision tower and projector (llama.cpp)");
+  group.add("--mmproj", projector.file, "GGUF", "its vision tower or audio encoder (llama.cpp)");
   group.add("--no-mmproj-offload", projector.on_host, "keep them on the host");
 }
 

@@ -34,6 +34,20 @@ void require_pair(const ProjectorSpec& projector, const ModelSpec& model) {
   }
 }
 
+void add_exact(LedgerLine& line, std::int64_t bytes) {
+  line.bytes += bytes;
+  line.low_bytes += bytes;
+  line.high_bytes += bytes;
+}
+
+void add_buffer(LedgerLine& line, std::int64_t bytes, const llama_cpp::ProjectorBytes& how) {
+  const std::int64_t spread = bytes * how.interval_percent / 100;
+  add_exact(line, bytes);
+  line.low_bytes -= spread;
+  line.high_bytes += spread;
+  line.provenance = how.provenance == Provenance::exact ? line.provenance : how.provenance;
+}
+
 }  // namespace
 
 std::optional<ProjectorQuery> read_projector(const Options& all, const Query& query) {
@@ -46,8 +60,10 @@ std::optional<ProjectorQuery> read_projector(const Options& all, const Query& qu
   }
   require_rule(query);
   ProjectorQuery projector{*options.file, read_projector_file(*options.file), options.on_host};
-  static_cast<void>(llama_cpp::projector_bytes(projector.spec, false));  // says what has no rule
-  require_pair(projector.spec, query.model.spec);
+  for (const ProjectorSpec& encoder : projector.encoders) {
+    static_cast<void>(llama_cpp::projector_bytes(encoder, false));  // says what has no rule
+    require_pair(encoder, query.model.spec);
+  }
   return projector;
 }
 
@@ -57,26 +73,25 @@ Companion projector_companion(const Query& query,
   const ProjectorQuery& projector = *query.projector;
   const bool on_gpu = settings.n_gpus > 0 && !projector.on_host;
   const Device device{on_gpu ? 0 : Device::kHost};
-  const llama_cpp::ProjectorBytes bytes = llama_cpp::projector_bytes(
-      projector.spec, on_gpu, settings.flash_attention != FlashAttention::off);
+  LedgerLine held = exact_line(device, LedgerKind::vision, 0);
+  LedgerLine input = exact_line({Device::kHost}, LedgerKind::vision, 0);
+  for (const ProjectorSpec& encoder : projector.encoders) {
+    const llama_cpp::ProjectorBytes bytes = llama_cpp::projector_bytes(
+        encoder, on_gpu, settings.flash_attention != FlashAttention::off);
+    add_exact(held, bytes.weights_bytes);
+    if (engine.name == "llama.cpp") {
+      add_buffer(held, bytes.compute_bytes, bytes);
+      add_buffer(input, bytes.input_bytes, bytes);
+    }
+  }
   Companion companion;
   companion.kind = LedgerKind::vision;
+  companion.fixed = {held};
   if (engine.name != "llama.cpp") {
-    companion.fixed = {exact_line(device, LedgerKind::vision, bytes.weights_bytes)};
     return companion;
   }
-  const auto line = [&](Device where, std::int64_t weights, std::int64_t compute) {
-    LedgerLine l = exact_line(where, LedgerKind::vision, weights + compute);
-    if (bytes.provenance != Provenance::exact) {
-      l.provenance = bytes.provenance;
-      l.low_bytes -= compute / 10;
-      l.high_bytes += compute / 10;
-    }
-    return l;
-  };
-  companion.fixed = {line(device, bytes.weights_bytes, bytes.compute_bytes)};
-  if (bytes.input_bytes > 0) {
-    companion.fixed.push_back(line({Device::kHost}, 0, bytes.input_bytes));
+  if (input.bytes > 0) {
+    companion.fixed.push_back(input);
   }
   companion.options = " --mmproj " + shell_word(projector.file);
   companion.options += projector.on_host ? " --no-mmproj-offload" : "";

@@ -1,4 +1,4 @@
-// A vision tower and its projector beside a model: llama.cpp's mmproj file.
+// A vision tower or an audio encoder beside a model: llama.cpp's mmproj file.
 #pragma once
 
 #include <optional>
@@ -12,7 +12,7 @@ namespace kvfathom::cli {
 /// version or a type of projector without a rule.
 [[nodiscard]] std::optional<ProjectorQuery> read_projector(const Options& all, const Query& query);
 
-/// The tower's line on the device that holds it, and the images' on the host.
+/// The line of all encoders on the device that holds them, and of what they are given on the host.
 [[nodiscard]] Companion projector_companion(const Query& query,
                                             const EngineInfo& engine,
                                             const EngineSettings& settings);

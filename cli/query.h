@@ -52,10 +52,10 @@ struct AdapterQuery {
   std::int64_t slots = 1;
 };
 
-/// The file that llama.cpp loads beside the model to see images.
+/// The file that llama.cpp loads beside the model to see images or hear.
 struct ProjectorQuery {
   std::string file;
-  ProjectorSpec spec;
+  std::vector<ProjectorSpec> encoders;
   bool on_host = false;
 };
 

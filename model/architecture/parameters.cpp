@@ -42,6 +42,7 @@ ParameterCount count_parameters(const ModelSpec& model) {
   for (const ExtraPart& part : model.extras) {
     (part.kind == "mtp"      ? count.mtp
      : part.kind == "vision" ? count.vision
+     : part.kind == "audio"  ? count.audio
                              : count.other_extras) += part.n_parameters;
   }
   return count;

@@ -18,6 +18,7 @@ struct ParameterCount {
   /// Parts beside the decoder, by kind (`ModelSpec::extras`); not in `total`.
   std::int64_t mtp = 0;
   std::int64_t vision = 0;
+  std::int64_t audio = 0;
   std::int64_t other_extras = 0;
 };
 

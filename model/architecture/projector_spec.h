@@ -1,4 +1,5 @@
-// A vision tower with its projector, as a file beside the language model holds them.
+// A vision tower or an audio encoder with its projector, as a file beside the language model holds
+// them; a file may hold one of each.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +10,11 @@
 
 namespace kvfathom {
 
+enum class Modality : std::uint8_t { vision, audio };
+
 struct ProjectorSpec {
-  std::string type;  ///< "qwen3vl_merger", "gemma3", ..: decides the graph
+  Modality modality = Modality::vision;
+  std::string type;  ///< "qwen3vl_merger", "gemma3", "ultravox", ..: decides the graph
   std::int64_t n_layers = 0;
   std::int64_t hidden_size = 0;
   std::int64_t n_heads = 0;
@@ -19,8 +23,9 @@ struct ProjectorSpec {
   std::int64_t patch_pixels = 0;           ///< of a side
   std::int64_t merged_patches = 0;         ///< of a side, into one token; 0: the type's own
   std::int64_t full_attention_period = 0;  ///< others see windows; 0: all see the whole image
-  bool has_audio = false;                  ///< an audio encoder is in the file too
-  std::vector<Tensor> tensors;             ///< all that are stored
+  std::int64_t mel_bands = 0;              ///< of audio: values of a frame
+  std::int64_t stacked_frames = 1;         ///< of audio: positions that become one token
+  std::vector<Tensor> tensors{};           ///< its own, of those that are stored
 };
 
 }  // namespace kvfathom

@@ -111,6 +111,7 @@ void require_cuttable(const LoraRank& rank,
 LoraMatrix lora_beside(std::string_view tensor, const ModelSpec& model) {
   constexpr std::string_view kBlock = "blk.";
   LoraMatrix place;
+  place.tensor = tensor;
   if (!tensor.starts_with(kBlock)) {
     const bool head = tensor.starts_with("output");
     place.layer = head ? static_cast<std::int64_t>(model.layers.size()) - 1 : 0;

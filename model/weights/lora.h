@@ -27,6 +27,7 @@ struct LoraMatrix {
   /// Over tensor-parallel ranks q, k, v, gate and up are cut by n_out, o and down by n_in; the
   /// other half of the pair is on every rank.
   enum class Cut : std::uint8_t { unknown, none, by_input, by_output } cut = Cut::unknown;
+  std::string tensor = {};  ///< the matrix, as GGUF names it
 };
 
 /// The place of a pair beside a tensor of the model, which GGUF names so: its layer (of an

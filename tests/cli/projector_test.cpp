@@ -5,6 +5,7 @@
 #include <fstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -18,22 +19,33 @@ namespace {
 
 using Json = nlohmann::json;
 
-/// The header of a projector's file.
-std::string written(const ProjectorSpec& spec, const std::string& name, bool audio = false) {
+/// The header of a projector's file: a tower, an audio encoder, or one of each.
+std::string written(const std::vector<ProjectorSpec>& encoders, const std::string& name) {
   GgufWriter writer;
-  writer.text("general.architecture", "clip")
-      .boolean("clip.has_vision_encoder", true)
-      .boolean("clip.has_audio_encoder", audio)
-      .text("clip.projector_type", spec.type)
-      .u32("clip.vision.block_count", static_cast<std::uint32_t>(spec.n_layers))
-      .u32("clip.vision.embedding_length", static_cast<std::uint32_t>(spec.hidden_size))
-      .u32("clip.vision.attention.head_count", static_cast<std::uint32_t>(spec.n_heads))
-      .u32("clip.vision.feed_forward_length", static_cast<std::uint32_t>(spec.intermediate_size))
-      .u32("clip.vision.image_size", static_cast<std::uint32_t>(spec.image_pixels))
-      .u32("clip.vision.patch_size", static_cast<std::uint32_t>(spec.patch_pixels))
-      .u32("clip.vision.spatial_merge_size", static_cast<std::uint32_t>(spec.merged_patches));
-  for (const Tensor& t : spec.tensors) {
-    writer.tensor(t.name, {t.shape.begin(), t.shape.end()}, t.dtype);
+  writer.text("general.architecture", "clip");
+  for (const ProjectorSpec& spec : encoders) {
+    const bool audio = spec.modality == Modality::audio;
+    const std::string prefix = audio ? "clip.audio." : "clip.vision.";
+    const auto number = [&](const std::string& key, std::int64_t value) {
+      writer.u32(prefix + key, static_cast<std::uint32_t>(value));
+    };
+    writer.boolean(audio ? "clip.has_audio_encoder" : "clip.has_vision_encoder", true)
+        .text(encoders.size() == 1 ? "clip.projector_type" : prefix + "projector_type", spec.type);
+    number("block_count", spec.n_layers);
+    number("embedding_length", spec.hidden_size);
+    number("attention.head_count", spec.n_heads);
+    number("feed_forward_length", spec.intermediate_size);
+    if (audio) {
+      number("num_mel_bins", spec.mel_bands);
+      number("projector.stack_factor", spec.stacked_frames);
+    } else {
+      number("image_size", spec.image_pixels);
+      number("patch_size", spec.patch_pixels);
+      number("spatial_merge_size", spec.merged_patches);
+    }
+    for (const Tensor& t : spec.tensors) {
+      writer.tensor(t.name, {t.shape.begin(), t.shape.end()}, t.dtype);
+    }
   }
   std::string path = (std::filesystem::path(::testing::TempDir()) / name).string();
   std::ofstream(path, std::ios::binary) << writer.header();
@@ -64,7 +76,7 @@ std::pair<int, std::string> refusal(const std::string& words) {
 
 // The logged load of this tower: 1161.02 MiB in all, 24.93 of them on the host.
 TEST(ProjectorOption, AddsALineOnTheFirstGpuAndOneOnTheHost) {
-  const std::string file = written(qwen_projector({}), "mmproj.gguf");
+  const std::string file = written({qwen_projector({})}, "mmproj.gguf");
   const Json with = json_of("memory " + kModel + "--mmproj " + file);
   const Json without = json_of("memory " + kModel);
   const double gpu = line(with, "gpu0", "vision").at("bytes").get<double>() / (1 << 20);
@@ -79,7 +91,7 @@ TEST(ProjectorOption, AddsALineOnTheFirstGpuAndOneOnTheHost) {
 }
 
 TEST(ProjectorOption, StaysOnTheHostIfAsked) {
-  const std::string file = written(qwen_projector({}), "mmproj.gguf");
+  const std::string file = written({qwen_projector({})}, "mmproj.gguf");
   const Json document = json_of("memory " + kModel + "--no-mmproj-offload --mmproj " + file);
   EXPECT_TRUE(line(document, "gpu0", "vision").is_null());
   EXPECT_NEAR(line(document, "host", "vision").at("bytes").get<double>() / (1 << 20),
@@ -89,14 +101,15 @@ TEST(ProjectorOption, StaysOnTheHostIfAsked) {
 
 // The fit makes room for it, as llama-server's does: 1,136 MiB on a card that is full without it.
 TEST(ProjectorOption, TakesItsRoomFromWhatFits) {
-  const std::string file = written(qwen_projector({}), "mmproj.gguf");
+  const std::string file = written({qwen_projector({})}, "mmproj.gguf");
   const std::string words =
       "fit qwen3.5-27b --weights q4_k_m --gpu rtx-4090 --cache-type-k f16 --cache-type-v f16 ";
   for (const std::string how : {"", "--auto "}) {
-    const std::string asked = words + how;
+    std::string asked = words + how;
     const std::int64_t without = json_of(asked).at("answers").at(0).at("max_context_tokens");
-    const std::int64_t with =
-        json_of(asked + "--mmproj " + file).at("answers").at(0).at("max_context_tokens");
+    asked += "--mmproj ";
+    asked += file;
+    const std::int64_t with = json_of(asked).at("answers").at(0).at("max_context_tokens");
     // 16 of 64 layers keep 4 KV heads x 256 values x K and V x 2 bytes a token: 64 KiB
     const double tokens = 1136.09 * 1024 / 64;
     EXPECT_NEAR(static_cast<double>(without - with), tokens, 0.05 * tokens) << how;
@@ -104,7 +117,7 @@ TEST(ProjectorOption, TakesItsRoomFromWhatFits) {
 }
 
 TEST(ProjectorOption, RefusesWhatIsNoProjectorOfTheModel) {
-  const std::string file = written(qwen_projector({.out = 4096}), "mmproj-8b.gguf");
+  const std::string file = written({qwen_projector({.out = 4096})}, "mmproj-8b.gguf");
   EXPECT_EQ(refusal("memory " + kModel + "--mmproj " + file),
             std::pair(2,
                       std::string("kvfathom: --mmproj: gives 4096 values a token beside the "
@@ -118,15 +131,31 @@ TEST(ProjectorOption, RefusesWhatIsNoProjectorOfTheModel) {
             std::pair(2,
                       std::string("kvfathom: --mmproj: missing beside --no-mmproj-offload; give "
                                   "--mmproj GGUF\n")));
-  const std::string audio = written(qwen_projector({}), "mmproj-audio.gguf", true);
+  const std::string audio =
+      written({qwen_projector({}), whisper_projector("lfm2a", 5120)}, "mmproj-audio.gguf");
   EXPECT_EQ(refusal("memory " + kModel + "--mmproj " + audio),
             std::pair(3,
-                      std::string("kvfathom: --mmproj: an audio encoder: no graph for its "
-                                  "buffers\n")));
+                      std::string("kvfathom: --mmproj: audio encoder type \"lfm2a\": no graph "
+                                  "for its buffers; gemma4a, qwen2a, ultravox or voxtral\n")));
+}
+
+// A file with a tower and an encoder makes a context of each: both lines' sums.
+TEST(ProjectorOption, AddsTheEncodersOfAFileWithTwo) {
+  const ProjectorSpec tower = qwen_projector({});
+  const ProjectorSpec encoder = whisper_projector("qwen2a", 5120);
+  const auto bytes = [&](const std::vector<ProjectorSpec>& encoders, const std::string& device) {
+    const std::string file = written(encoders, "mmproj-two.gguf");
+    return line(json_of("memory " + kModel + "--mmproj " + file), device, "vision")
+        .at("bytes")
+        .get<std::int64_t>();
+  };
+  for (const char* device : {"gpu0", "host"}) {
+    EXPECT_EQ(bytes({tower, encoder}, device), bytes({tower}, device) + bytes({encoder}, device));
+  }
 }
 
 TEST(ProjectorOption, IsNotForCheckpointsWhichHoldTheirTower) {
-  const std::string file = written(qwen_projector({}), "mmproj.gguf");
+  const std::string file = written({qwen_projector({})}, "mmproj.gguf");
   EXPECT_EQ(
       refusal("memory qwen3.5-27b --engine vllm --gpu h100-sxm --context 8192 --mmproj " + file)
           .first,

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "model/engine/llama_cpp/graph/audio.h"
 #include "model/engine/llama_cpp/graph/lifetime.h"
 #include "model/engine/llama_cpp/graph/pass_program.h"
 #include "model/engine/llama_cpp/graph/schedule.h"
@@ -26,22 +27,31 @@ bool can_flash(const TensorGraph& graph) {
   });
 }
 
+TensorGraph graph_of(const ProjectorSpec& projector, bool flash_attention) {
+  return projector.modality == Modality::audio ? audio_graph(projector, flash_attention)
+                                               : vision_graph(projector, flash_attention);
+}
+
 TensorGraph graph_on(const ProjectorSpec& projector, bool on_gpu, bool may_flash) {
-  TensorGraph graph = vision_graph(projector, may_flash);
-  return on_gpu && !can_flash(graph) ? vision_graph(projector, false) : graph;
+  TensorGraph graph = graph_of(projector, may_flash);
+  return on_gpu && !can_flash(graph) ? graph_of(projector, false) : graph;
+}
+
+void require_graph(const ProjectorSpec& projector) {
+  const bool audio = projector.modality == Modality::audio;
+  if (audio ? !has_audio_graph(projector) : !warm_up_pixels(projector)) {
+    throw Unsupported("--mmproj",
+                      std::string(audio ? "audio encoder" : "projector") + " type \"" +
+                          projector.type + "\": no graph for its buffers",
+                      audio ? "gemma4a, qwen2a, ultravox or voxtral"
+                            : "gemma3, gemma4v, pixtral, qwen2vl, qwen2.5vl or qwen3vl");
+  }
 }
 
 }  // namespace
 
 ProjectorBytes projector_bytes(const ProjectorSpec& projector, bool on_gpu, bool may_flash) {
-  if (!warm_up_pixels(projector)) {
-    throw Unsupported("--mmproj",
-                      "projector type \"" + projector.type + "\": no graph for its buffers",
-                      "gemma3, gemma4v, pixtral, qwen2vl, qwen2.5vl or qwen3vl");
-  }
-  if (projector.has_audio) {
-    throw Unsupported("--mmproj", "an audio encoder: no graph for its buffers", "");
-  }
+  require_graph(projector);
   ProjectorBytes result;
   for (const Tensor& t : projector.tensors) {
     result.weights_bytes += is_bound(t.name) ? 0 : buffer_bytes(t, on_gpu);
@@ -54,12 +64,20 @@ ProjectorBytes projector_bytes(const ProjectorSpec& projector, bool on_gpu, bool
   result.compute_bytes = on_gpu ? replay(events, 0, kCudaAlignment, {}) : host_bytes;
   result.input_bytes = on_gpu ? host_bytes : 0;
   result.provenance = projector.type == "qwen3vl_merger" ? Provenance::exact : Provenance::modelled;
+  result.interval_percent = result.provenance == Provenance::exact  ? 0
+                            : projector.modality == Modality::audio ? 20
+                                                                    : 10;
   return result;
 }
 
 std::optional<std::int64_t> output_width(const ProjectorSpec& projector) {
   const bool gemma = projector.type == "gemma3" || projector.type == "gemma4v";
-  const std::string_view last = gemma ? "mm.input_projection.weight" : "mm.2.weight";
+  const bool audio = projector.modality == Modality::audio;
+  const std::string_view last = gemma                         ? "mm.input_projection.weight"
+                                : projector.type == "gemma4a" ? "mm.a.input_projection.weight"
+                                : projector.type == "qwen2a"  ? "mm.a.fc.weight"
+                                : audio                       ? "mm.a.mlp.2.weight"
+                                                              : "mm.2.weight";
   const auto matrix = std::ranges::find(projector.tensors, last, &Tensor::name);
   if (matrix == projector.tensors.end()) {
     return std::nullopt;

@@ -154,49 +154,39 @@ bool moves(MovedMatrices matrices, std::string_view name) {
 class Placer {
  public:
   Placer(const ModelSpec& model, std::span<const Tensor> tensors, const LayerSplit& split)
-      : model_(model) {
-    LayerPlaces places = layer_places(model, tensors, split);
-    devices_ = std::move(places.devices);
-    moved_ = std::move(places.moved);
+      : model_(model), places_(layer_places(model, tensors, split)) {
     placed_.gpu_bytes.assign(static_cast<std::size_t>(std::max(split.n_gpus, 0)), 0);
   }
 
   void place(const Tensor& t) {
     const std::int64_t block = block_of(t.name);
-    if (block != kNoBlock) {
-      if (block < n_layers(model_)) {
-        add(t, device_of(t.name, block), block);
-      }
-    } else if (any_prefix(t.name, kInputTensors)) {
-      add(t, kHost, block);
-    } else if (any_prefix(t.name, kPerLayerFactors)) {
-      std::vector<int> holders(devices_.begin(), devices_.begin() + n_layers(model_));
+    if (block >= n_layers(model_)) {
+      return;
+    }
+    if (any_prefix(t.name, kPerLayerFactors)) {
+      const std::vector<int>& devices = places_.devices;
+      std::vector<int> holders(devices.begin(), devices.begin() + n_layers(model_));
       std::sort(holders.begin(), holders.end());
       holders.erase(std::unique(holders.begin(), holders.end()), holders.end());
       for (const int device : holders) {
         add(t, device, block);
       }
     } else {
-      add(t, any_prefix(t.name, kFirstLayerTensors) ? devices_.front() : devices_.back(), block);
+      add(t, place_of(places_, t.name), block);
     }
   }
 
   /// The token embedding once more, as the output head.
   void place_tied_output(const Tensor& embedding) {
-    if (devices_.back() != kHost || cpu_repacks(embedding)) {
-      add(embedding, devices_.back(), kNoBlock);
+    const int device = places_.devices.back();
+    if (device != kHost || cpu_repacks(embedding)) {
+      add(embedding, device, kNoBlock);
     }
   }
 
   [[nodiscard]] const PlacedWeights& placed() const { return placed_; }
 
  private:
-  [[nodiscard]] int device_of(std::string_view name, std::int64_t block) const {
-    const auto moved = std::ranges::find_if(
-        moved_, [&](const MovedLayer& m) { return m.layer == block && moves(m.matrices, name); });
-    return moved == moved_.end() ? devices_[static_cast<std::size_t>(block)] : moved->device;
-  }
-
   void add(const Tensor& t, int device, std::int64_t block) {
     if (device == kHost || !cuda_holds(model_, t, block)) {
       placed_.host_bytes += host_bytes(t);
@@ -206,8 +196,7 @@ class Placer {
   }
 
   const ModelSpec& model_;
-  std::vector<int> devices_;
-  std::vector<MovedLayer> moved_;
+  const LayerPlaces places_;
   PlacedWeights placed_;
 };
 
@@ -238,6 +227,21 @@ LayerPlaces layer_places(const ModelSpec& model,
     places.moved.push_back({i, MovedMatrices::experts, kHost});
   }
   return places;
+}
+
+int place_of(const LayerPlaces& places, std::string_view tensor) {
+  const std::int64_t block = block_of(tensor);
+  if (block != kNoBlock) {
+    const auto moved = std::ranges::find_if(places.moved, [&](const MovedLayer& m) {
+      return m.layer == block && moves(m.matrices, tensor);
+    });
+    return moved == places.moved.end() ? places.devices.at(static_cast<std::size_t>(block))
+                                       : moved->device;
+  }
+  if (any_prefix(tensor, kInputTensors)) {
+    return kHost;
+  }
+  return any_prefix(tensor, kFirstLayerTensors) ? places.devices.front() : places.devices.back();
 }
 
 PlacedWeights placed_weights(const ModelSpec& model,

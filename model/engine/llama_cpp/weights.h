@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "model/architecture/model_spec.h"
@@ -62,6 +63,10 @@ struct LayerPlaces {
 [[nodiscard]] LayerPlaces layer_places(const ModelSpec& model,
                                        std::span<const Tensor> tensors,
                                        const LayerSplit& split);
+
+/// The GPU of a tensor of the file by its name, -1: the host. The tables of rotary factors, of
+/// which every device has a copy, are not asked for.
+[[nodiscard]] int place_of(const LayerPlaces& places, std::string_view tensor);
 
 struct PlacedWeights {
   std::vector<std::int64_t> gpu_bytes;  ///< one per GPU

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <numeric>
 #include <string>
 #include <variant>
@@ -35,6 +36,7 @@ struct LayerBytes {
   std::int64_t k = 0;
   std::int64_t v = 0;
   std::int64_t state = 0;
+  std::int64_t convolution = 0;  ///< of the state
   std::int64_t window_tokens = 0;
 };
 
@@ -66,6 +68,7 @@ std::vector<LayerBytes> layer_bytes(const ModelSpec& rank,
                      .v = element_bytes(settings.cache_type_v, layout.v_row_elements),
                      .state = layout.state_elements * kStateElementBytes +
                               layout.conv_elements * kConvElementBytes,
+                     .convolution = layout.conv_elements * kConvElementBytes,
                      .window_tokens = layout.token_cap.value_or(0)};
     if (bytes.scheme == "sparse-index") {
       bytes.k = layout.k_row_elements + kIndexScaleBytes;
@@ -196,6 +199,46 @@ PagedCache two_pools(const std::vector<LayerBytes>& layers, const PagingRules& r
   return cache;
 }
 
+/// A state for each of the tokens verified at once, and one history of the convolution that holds
+/// the windows of all of them.
+std::int64_t verify_bytes(const LayerBytes& layer, const StatePool& pool) {
+  const std::int64_t n = pool.verified_tokens;
+  return n == 0 ? 0
+                : n * (layer.state - layer.convolution) +
+                      layer.convolution / pool.conv_window * (pool.conv_window + n - 1);
+}
+
+/// A pool for what grows, and slots for the states.
+PagedCache with_state_pool(const ModelSpec& rank,
+                           const std::vector<LayerBytes>& layers,
+                           const PagingRules& rules) {
+  std::vector<LayerBytes> growing;
+  std::ranges::copy_if(
+      layers, std::back_inserter(growing), [](const LayerBytes& l) { return l.state == 0; });
+  if (growing.empty()) {
+    throw Unsupported(rank.name,
+                      std::string(rules.engine) + ": no rule for states without attention beside",
+                      "use fewer stages, or another model");
+  }
+  PagedCache cache = one_group(growing, rules);
+  cache.state_pool = rules.state_pool;
+  for (const LayerBytes& layer : layers) {
+    if (layer.state == 0) {
+      continue;
+    }
+    const PagedGroup group{.scheme = layer.scheme,
+                           .n_layers = layer.n_layers,
+                           .n_tables = 0,
+                           .block_tokens = 0,
+                           .page_bytes = layer.state,
+                           .verify_bytes = verify_bytes(layer, *rules.state_pool)};
+    cache.state_slot_bytes += group.page_bytes * group.n_layers;
+    cache.state_verify_bytes += group.verify_bytes * group.n_layers;
+    cache.groups.push_back(group);
+  }
+  return cache;
+}
+
 }  // namespace
 
 std::int64_t WindowPool::full_blocks(std::int64_t blocks) const {
@@ -263,11 +306,28 @@ std::int64_t PagedCache::blocks_in(std::int64_t available_bytes) const {
   return static_cast<std::int64_t>(static_cast<double>(available_bytes) / both) - spare_blocks;
 }
 
+std::int64_t PagedCache::state_slots(std::int64_t sequences) const {
+  return state_pool ? sequences * state_pool->slots_per_sequence + state_pool->spare_slots : 0;
+}
+
+std::int64_t PagedCache::state_bytes(std::int64_t sequences) const {
+  if (state_pool) {
+    return state_slots(sequences) * state_slot_bytes +
+           (sequences + state_pool->spare_slots) * state_verify_bytes;
+  }
+  std::int64_t blocks = 0;
+  for (const PagedGroup& group : groups) {
+    blocks += group.block_tokens == 0 ? group.n_tables * group.blocks(0) : 0;
+  }
+  return sequences * blocks * block_bytes;
+}
+
 std::int64_t PagedCache::bytes(std::int64_t tokens, std::int64_t sequences) const {
   const std::int64_t n_blocks = blocks(tokens, sequences);
   const std::int64_t windows =
       window_pool ? (window_blocks(n_blocks) + spare_blocks) * window_block_bytes : 0;
-  return (n_blocks + spare_blocks) * block_bytes + windows;
+  const std::int64_t states = state_pool ? state_bytes(sequences) : 0;  // else among the blocks
+  return (n_blocks + spare_blocks) * block_bytes + windows + states;
 }
 
 std::int64_t PagedCache::n_tables() const {
@@ -294,6 +354,7 @@ PagedCache paged_cache(const ModelSpec& rank,
   const bool uniform = std::ranges::all_of(
       layers, [](const LayerBytes& l) { return l.state == 0 && l.window_tokens == 0; });
   PagedCache cache = uniform             ? one_group(layers, rules)
+                     : rules.state_pool  ? with_state_pool(rank, layers, rules)
                      : rules.window_pool ? two_pools(layers, rules)
                                          : several_groups(rank, layers, rules);
   cache.spare_blocks = rules.spare_blocks;

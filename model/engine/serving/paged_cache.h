@@ -26,6 +26,14 @@ struct WindowPool {
                                            std::int64_t block_tokens) const;
 };
 
+/// A pool that recurrent states have to themselves, in slots of one state of every layer.
+struct StatePool {
+  std::int64_t slots_per_sequence = 1;
+  std::int64_t spare_slots = 0;      ///< allocated, but never a sequence's
+  std::int64_t verified_tokens = 0;  ///< drafts and one more, of which each has a state of its own
+  std::int64_t conv_window = 0;      ///< columns of a convolution's history
+};
+
 /// What an engine's allocator does with the layers it is given.
 struct PagingRules {
   std::int64_t block_tokens = 16;
@@ -37,6 +45,7 @@ struct PagingRules {
   std::int64_t draft_tokens = 0;                         ///< a state is there once more for each
   std::int64_t ahead_tokens = 0;                         ///< of drafts, that a sequence holds too
   std::optional<WindowPool> window_pool = std::nullopt;  ///< none: one pool for all groups
+  std::optional<StatePool> state_pool = std::nullopt;    ///< none: states are pages like others
   std::string_view engine;                               ///< for refusals
 };
 
@@ -51,7 +60,8 @@ struct PagedGroup {
   std::int64_t extra_blocks = 0;   ///< a window's first may be partly out of it; a state's copies
   std::int64_t k_bytes = 0;        ///< of one layer's page, as used
   std::int64_t v_bytes = 0;
-  std::int64_t page_bytes = 0;  ///< as allocated: equal in all groups
+  std::int64_t page_bytes = 0;    ///< as allocated: equal in all groups
+  std::int64_t verify_bytes = 0;  ///< beside a pool of states: of the tokens verified at once
 
   /// Blocks that one table needs for a sequence of `tokens`.
   [[nodiscard]] std::int64_t blocks(std::int64_t tokens) const;
@@ -64,6 +74,9 @@ struct PagedCache {
   std::int64_t step_tokens = 1;   ///< between multiples of it every context costs the same
   std::optional<WindowPool> window_pool = std::nullopt;  ///< of the last group, without a table
   std::int64_t window_block_bytes = 0;                   ///< of one block over that pool's layers
+  std::optional<StatePool> state_pool = std::nullopt;    ///< of the last groups, without a table
+  std::int64_t state_slot_bytes = 0;                     ///< of one slot over that pool's layers
+  std::int64_t state_verify_bytes = 0;                   ///< of one request's drafts, likewise
 
   /// Blocks that a sequence of `tokens` needs from the one pool.
   [[nodiscard]] std::int64_t blocks(std::int64_t tokens) const;
@@ -76,6 +89,10 @@ struct PagedCache {
   [[nodiscard]] std::int64_t window_blocks(std::int64_t blocks) const;
   /// Blocks that `available_bytes` hold beside the spare ones.
   [[nodiscard]] std::int64_t blocks_in(std::int64_t available_bytes) const;
+  /// Slots of the pool of states.
+  [[nodiscard]] std::int64_t state_slots(std::int64_t sequences) const;
+  /// What the states of `sequences` take: of their own pool, or of the pages.
+  [[nodiscard]] std::int64_t state_bytes(std::int64_t sequences) const;
   /// What `sequences` of `tokens` take of the pools, states included, with the spare blocks.
   [[nodiscard]] std::int64_t bytes(std::int64_t tokens, std::int64_t sequences) const;
 };
@@ -83,7 +100,7 @@ struct PagedCache {
 /// The groups of a rank's layers. One group where every layer grows with the context (pages of
 /// different widths may share a block); two pools where the rules say so; else groups of equally
 /// many layers whose pages are made equal by more tokens per block or by padding. Unsupported where
-/// neither can be.
+/// neither can be, and beside a pool of states where nothing grows with the context.
 [[nodiscard]] PagedCache paged_cache(const ModelSpec& rank,
                                      const EngineSettings& settings,
                                      const PagingRules& rules);

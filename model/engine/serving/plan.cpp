@@ -30,6 +30,12 @@ CacheGroup report_of(const PagedGroup& group, const PagedCache& cache, const Hel
   CacheGroup out{.scheme = group.scheme, .n_layers = group.n_layers, .streams = copies};
   if (group.block_tokens == 0) {
     out.state_bytes = group.n_tables * group.blocks(held.tokens) * cache.block_bytes * copies;
+    if (cache.state_pool) {
+      const std::int64_t verifying = held.sequences + cache.state_pool->spare_slots;
+      out.state_bytes =
+          (cache.state_slots(held.sequences) * group.page_bytes + verifying * group.verify_bytes) *
+          group.n_layers * held.ranks;
+    }
     return out;
   }
   if (cache.window_pool) {
@@ -48,14 +54,6 @@ CacheGroup report_of(const PagedGroup& group, const PagedCache& cache, const Hel
   out.k_bytes = pages * group.k_bytes;
   out.v_bytes = pages * group.v_bytes;
   return out;
-}
-
-std::int64_t state_bytes_of(const PagedCache& cache, std::int64_t sequences) {
-  std::int64_t blocks = 0;
-  for (const PagedGroup& group : cache.groups) {
-    blocks += group.block_tokens == 0 ? group.n_tables * group.blocks(0) : 0;
-  }
-  return sequences * blocks * cache.block_bytes;
 }
 
 /// The lines of each device without its cache, replica by replica, stage by stage.
@@ -122,8 +120,10 @@ class ServingPlan final : public MemoryPlan {
   [[nodiscard]] std::optional<CachePool> pool(std::int64_t available_bytes,
                                               std::int64_t context_tokens) const override {
     CachePool pool{.blocks = std::numeric_limits<std::int64_t>::max()};
+    const std::int64_t sequences = (sequences_ + parallel_.replicas - 1) / parallel_.replicas;
     for (const PagedCache& stage : stages_) {
-      pool.blocks = std::min(pool.blocks, stage.blocks_in(available_bytes));
+      const std::int64_t states = stage.state_pool ? stage.state_bytes(sequences) : 0;
+      pool.blocks = std::min(pool.blocks, stage.blocks_in(available_bytes - states));
     }
     const PagedCache& cache = stages_.front();
     std::int64_t block_tokens = 0;
@@ -155,7 +155,7 @@ class ServingPlan final : public MemoryPlan {
     const PagedCache& cache = stages_[index];
     const std::int64_t tokens = report.context_tokens;
     const std::int64_t bytes = cache.bytes(tokens, sequences);
-    const std::int64_t state = state_bytes_of(cache, sequences);
+    const std::int64_t state = cache.state_bytes(sequences);
     const std::int64_t first =
         (replica * parallel_.stages + static_cast<std::int64_t>(index)) * parallel_.tensor;
     for (std::int64_t rank = 0; rank < parallel_.tensor; ++rank) {
@@ -221,8 +221,11 @@ class ServingPlan final : public MemoryPlan {
       const bool grows = group.block_tokens > 0 && !full;
       report.bytes_per_token +=
           grows ? pages * (group.k_bytes + group.v_bytes) / group.block_tokens : 0;
+      const bool pooled = cache.state_pool && group.block_tokens == 0;
+      const std::int64_t slots =
+          pooled ? cache.state_pool->slots_per_sequence : group.blocks(held.tokens);
       report.fixed_bytes_per_sequence +=
-          grows ? 0 : pages * group.page_bytes * group.blocks(held.tokens);
+          grows ? 0 : pages * (slots * group.page_bytes + group.verify_bytes);
     }
   }
 

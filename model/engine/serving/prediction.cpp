@@ -278,7 +278,7 @@ void add_prediction_block(const ModelSpec& model,
   rank.model.layers.insert(
       rank.model.layers.end(), loaded.model.layers.begin(), loaded.model.layers.end());
   for (LayerSpec& layer : rank.model.layers) {
-    lengthen(layer.mixer, settings.draft_tokens);
+    lengthen(layer.mixer, rules.prediction->longer_convolutions ? settings.draft_tokens : 0);
   }
 }
 

@@ -43,6 +43,7 @@ struct StageRank {
 /// What an engine holds of a prediction block beside what it holds of every layer.
 struct PredictionRule {
   std::int64_t vocabulary_copies = 0;  ///< embeddings and heads of the block's own, in 16 bits
+  bool longer_convolutions = true;     ///< their history has the drafts' inputs, in every state
 };
 
 /// What an engine makes of matrices when it loads them.

@@ -85,6 +85,68 @@ bool has_one_width(const ModelSpec& model) {
   });
 }
 
+/// States that the engine has a slot pool for: HybridReqToTokenPool and MambaPool
+/// (srt/mem_cache/memory_pool.py) with the shapes of Mamba2CacheParams and KimiLinearCacheParams.
+bool has_slots(const Mixer& mixer) {
+  return std::holds_alternative<Mamba2>(mixer) || std::holds_alternative<GatedDeltaNet>(mixer) ||
+         std::holds_alternative<KimiDeltaAttention>(mixer) ||
+         std::holds_alternative<ParallelMixers>(mixer);
+}
+
+bool has_states(const ModelSpec& model) {
+  return std::ranges::any_of(model.layers,
+                             [](const LayerSpec& layer) { return has_slots(layer.mixer); });
+}
+
+std::int64_t conv_window_of(const Mixer& mixer) {
+  if (const auto* mamba = std::get_if<Mamba2>(&mixer)) {
+    return mamba->d_conv - 1;
+  }
+  if (const auto* delta = std::get_if<GatedDeltaNet>(&mixer)) {
+    return delta->d_conv - 1;
+  }
+  if (const auto* kimi = std::get_if<KimiDeltaAttention>(&mixer)) {
+    return kimi->d_conv - 1;
+  }
+  const auto* both = std::get_if<ParallelMixers>(&mixer);
+  return both != nullptr ? both->mamba2.d_conv - 1 : 0;
+}
+
+/// A running request takes three slots (its state, and those of the prefixes that it keeps), and
+/// two more under the strategy that overlaps scheduling, which newer versions choose
+/// (kv_cache_configurator.py, _calculate_mamba_ratio; without a radix cache it takes one). The pool
+/// is one slot larger than asked for. So many are asked for by --max-mamba-cache-size; left alone,
+/// the engine gives states 0.9 / 1.9 of what is free (--mamba-full-memory-ratio).
+constexpr std::int64_t kSlotsPerRequest = 5;
+
+/// Each drafted token and the one behind them has a state too while it is verified, for as many
+/// requests as run and one more; their convolutions share one history, which
+/// older versions kept for each token (memory_pool.py, MambaPool).
+serving::StatePool state_pool(const ModelSpec& model, const EngineSettings& settings) {
+  serving::StatePool pool{.slots_per_sequence = kSlotsPerRequest, .spare_slots = 1};
+  pool.verified_tokens = settings.draft_tokens > 0 ? settings.draft_tokens + 1 : 0;
+  for (const LayerSpec& layer : model.layers) {
+    pool.conv_window = std::max(pool.conv_window, conv_window_of(layer.mixer));
+  }
+  return pool;
+}
+
+void require_known_states(const ModelSpec& model, const EngineSettings& settings) {
+  const auto refuse = [&](const std::string& what) {
+    throw Unsupported(model.name, "sglang: no rule for " + what, "");
+  };
+  for (const LayerSpec& layer : model.layers) {
+    for (const cache::Scheme& scheme : cache::schemes_of(layer.mixer, CacheScheme::native)) {
+      if (cache::name(scheme) == "state" && !has_slots(layer.mixer)) {
+        refuse("the pool of its state layers");
+      }
+    }
+  }
+  if (has_states(model) && settings.pipeline_parallel > 1) {
+    refuse("a pool of states in pipeline stages");
+  }
+}
+
 void require_known_windows(const ModelSpec& model, const EngineSettings& settings) {
   if (widest_window(model) == 0) {
     return;
@@ -170,6 +232,19 @@ std::int64_t ahead_tokens(const EngineSettings& settings) {
   return settings.draft_tokens > 0 ? 2 * (settings.draft_tokens + 1) : 0;
 }
 
+std::string hybrid_command(const EngineSettings& settings,
+                           std::int64_t context_tokens,
+                           std::string_view model) {
+  std::string text = sglang_command(settings, context_tokens, model);
+  const std::int64_t sequences =
+      (settings.sequences + settings.data_parallel - 1) / settings.data_parallel;
+  serving::add_count(text, "--max-mamba-cache-size", sequences * kSlotsPerRequest);
+  if (settings.draft_tokens > 0 && !settings.max_sequences) {
+    serving::add_count(text, "--max-running-requests", settings.sequences);  // else 48
+  }
+  return text;
+}
+
 serving::StagePlan stage_plan(const serving::StageRank& rank,
                               const EngineSettings& settings,
                               const serving::Parallel& parallel,
@@ -188,6 +263,9 @@ serving::StagePlan stage_plan(const serving::StageRank& rank,
                              .engine = "sglang"};
   if (rules.groups) {
     rules.window_pool = window_pool(widest_window(rank.model), page, step.tokens);
+  }
+  if (has_states(rank.model)) {
+    rules.state_pool = state_pool(rank.model, settings);
   }
   serving::StagePlan plan = serving::begun_stage(rank, settings, parallel, rules);
   const Device device{0};
@@ -230,7 +308,8 @@ std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model,
   const EngineSettings settings = cache::with_native_scheme(model, requested);
   cache::require_applicable(model, requested.scheme);
   serving::require_schemes(
-      model, "sglang", {"full", "window", "mla-latent", "sparse-index", "cross-layer"});
+      model, "sglang", {"full", "window", "mla-latent", "sparse-index", "cross-layer", "state"});
+  require_known_states(model, settings);
   require_known_windows(model, settings);
   require_even_devices(settings);
   serving::require_serving_cache_type(settings, false);
@@ -239,11 +318,14 @@ std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model,
                         std::int64_t device_memory_bytes) {
     return stage_plan(rank, settings, parallel, device_memory_bytes);
   };
+  const bool hybrid = has_states(model);
   // The pool has as many tokens for the block's layer as for the others, since #23862 of its
   // repository (spring 2026). When it is sized, the block has an embedding and a head of its own
   // still, which are never read and released soon after (sgl-project/sglang issue 36452).
-  const serving::LoadRules loading{.prediction = serving::PredictionRule{.vocabulary_copies = 2}};
-  return serving::serving_plan(model, settings, loading, rule, sglang_command);
+  const serving::LoadRules loading{
+      .prediction = serving::PredictionRule{.vocabulary_copies = 2, .longer_convolutions = false}};
+  return serving::serving_plan(
+      model, settings, loading, rule, hybrid ? hybrid_command : sglang_command);
 }
 
 }  // namespace kvfathom

@@ -8,8 +8,9 @@
 namespace kvfathom {
 
 /// The token pool has pages of one token. Windows have a pool of their own in the architectures
-/// that the engine lists, and hold every token in others. Unsupported: recurrent states, of which
-/// a request takes one to five by the strategy in use; chunked windows; windows in pipeline stages
+/// that the engine lists, and hold every token in others. Recurrent states have one of slots, five
+/// for each request. Unsupported: states of other kinds than Mamba-2 and delta rules, and states in
+/// pipeline stages; chunked windows; windows in pipeline stages
 /// or beside layers that share a cache; GGUF weights; other cache layouts.
 [[nodiscard]] std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model,
                                                          const EngineSettings& requested);

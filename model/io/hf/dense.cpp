@@ -1,6 +1,7 @@
 // Plain transformers: one kind of attention, one dense feed-forward.
 #include <array>
 
+#include "model/io/hf/towers.h"
 #include "model/io/hf/translate.h"
 
 namespace kvfathom::hf {
@@ -53,7 +54,7 @@ void mistral(const Reader& c, ModelSpec& m) {
     m.attention_temperature =
         c.object("rope_parameters").number_or("llama_4_scaling_beta", 0.0) != 0.0;
   }
-  add_vision(c, m);
+  add_pixtral_tower(c, m);
 }
 
 void internlm2(const Reader& c, ModelSpec& m) {
@@ -93,7 +94,7 @@ void qwen3(const Reader& c, ModelSpec& m) {
   Attention a = read_attention(c);
   a.qk_norm = QkNorm::per_head;
   repeat(c, m, layer_of(a, read_dense(c)));
-  add_vision(c, m);
+  add_qwen_tower(c, m);
 }
 
 void seed_oss(const Reader& c, ModelSpec& m) {
@@ -229,7 +230,7 @@ void muse_glimmer(const Reader& c, ModelSpec& m) {
   layer.post_mixer_norm = layer.post_feed_forward_norm = true;
   repeat(c, m, layer);
   apply_layer_types(c, m, c.count("sliding_window", kTokens));
-  add_vision(c, m);
+  add_muse_tower(c, m);
 }
 
 /// Nemotron-NAS (DeciLM): each block keeps, shrinks or drops its attention and feed-forward.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string>
 
+#include "model/io/hf/towers.h"
 #include "model/io/hf/translate.h"
 
 namespace kvfathom::hf {
@@ -71,7 +72,7 @@ void gemma3(const Reader& c, ModelSpec& m) {
       }
     }
   }
-  add_vision(c, m);
+  add_siglip_tower(c, m);
 }
 
 /// Turns the last `num_kv_shared_layers` layers into readers of the last layer of their own kind
@@ -106,6 +107,7 @@ void gemma3n(const Reader& c, ModelSpec& m) {
   }
   apply_layer_types(c, m, c.count("sliding_window", kTokens));
   share_last_layers(c, m, names_per_layer(c, "layer_types", n));
+  add_gemma3n_towers(c, m);
 }
 
 /// Global layers have heads of their own width and number, and in the larger models no V
@@ -152,6 +154,7 @@ void gemma4(const Reader& c, ModelSpec& m) {
     m.layers.push_back(with_both_norms(is_global ? global : local, ff));
   }
   share_last_layers(c, m, types);
+  add_gemma4_towers(c, m);
 }
 
 constexpr std::array kTable{

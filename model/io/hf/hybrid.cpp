@@ -3,6 +3,7 @@
 #include <array>
 #include <string>
 
+#include "model/io/hf/towers.h"
 #include "model/io/hf/translate.h"
 
 namespace kvfathom::hf {
@@ -51,7 +52,7 @@ void qwen_delta_net(const Reader& c, ModelSpec& m) {
   // Qwen3-Coder-Next's checkpoint, of the same config, lacks it.
   const int64_t n_blocks = m.architecture == "qwen3next" ? 1 : 0;
   add_mtp(m, layer_of(full, ff), c.count_or("mtp_num_hidden_layers", n_blocks, {0, 16}), false);
-  add_vision(c, m);
+  add_qwen_tower(c, m);
 }
 
 // ---- Kimi: delta attention and latent attention ----------------------------------------------
@@ -98,6 +99,7 @@ void kimi_linear(const Reader& c, ModelSpec& m) {
     const FeedForward ff = n_layers(m) < n_dense ? FeedForward(read_dense(c)) : FeedForward(moe);
     m.layers.push_back(is_kda ? layer_of(kda, ff) : layer_of(latent, ff));
   }
+  add_moonvit_tower(c, m);
 }
 
 // ---- Mamba beside attention ------------------------------------------------------------------

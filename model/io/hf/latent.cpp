@@ -3,6 +3,7 @@
 #include <array>
 #include <string>
 
+#include "model/io/hf/towers.h"
 #include "model/io/hf/translate.h"
 
 namespace kvfathom::hf {
@@ -45,6 +46,7 @@ void deepseek_v3(const Reader& c, ModelSpec& m) {
 /// Kimi-K2: DeepSeek-V3 without groups, as each of its files says.
 void kimi_k2(const Reader& c, ModelSpec& m) {
   deepseek_like(c, m, routed_experts(c, kSigmoidNormalised, "noaux_tc"));
+  add_moonvit_tower(c, m);
 }
 
 /// GLM-4.7-Flash: DeepSeek-V3's layout; the class has the selection bias in any case.

@@ -5,6 +5,7 @@
 #include <string>
 #include <system_error>
 
+#include "model/io/hf/towers.h"
 #include "model/io/hf/translate.h"
 
 namespace kvfathom::hf {
@@ -67,7 +68,7 @@ void qwen3_moe(const Reader& c, ModelSpec& m) {
   MixtureOfExperts moe = read_experts(c, {});
   read_routing(c, moe, {}, {.weights_scale = nullptr});
   place_qwen_experts(c, m, a, moe);
-  add_vision(c, m);
+  add_qwen_tower(c, m);
 }
 
 /// The experts of DeepSeek and of those who took its names over.
@@ -177,7 +178,7 @@ void llama4(const Reader& c, ModelSpec& m) {
     m.rotary_factors = RotaryFactors::one;
   }
   m.attention_temperature = true;  // on the layers without positions
-  add_vision(c, m);
+  add_llama4_tower(c, m);
 }
 
 void minimax_m2(const Reader& c, ModelSpec& m) {

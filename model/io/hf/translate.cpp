@@ -205,40 +205,4 @@ void add_mtp(ModelSpec& model, const LayerSpec& layer, int64_t n, bool own_embed
   model.extras.push_back({"mtp", n * each, n});
 }
 
-void add_vision(const Reader& config, ModelSpec& model) {
-  if (!config.is_object("vision_config")) {
-    return;
-  }
-  const Reader v = config.object("vision_config");
-  const char* const depth = v.has("depth") ? "depth" : "num_hidden_layers";
-  if (!v.has("hidden_size") || !v.has("intermediate_size") || !v.has(depth)) {
-    return;
-  }
-  const int64_t h = v.count("hidden_size", kWidth);
-  const int64_t n = v.count(depth, kLayers);
-  const int64_t ff = v.count("intermediate_size", kWidth);
-  const int64_t patch = v.count_or("patch_size", 14, {1, 4096});
-  const bool gated = v.is_text("hidden_act") && v.text("hidden_act") == "silu";
-  int64_t total = n * (4 * h * h + (gated ? 3 : 2) * h * ff + 9 * h + ff) +
-                  3 * patch * patch * h * v.count_or("temporal_patch_size", 1, {1, 64});
-  if (v.has("out_hidden_size")) {
-    // Patches are merged side by side; each merger is a two-layer perceptron.
-    const int64_t merge = v.count_or("spatial_merge_size", 2, {1, 64});
-    const int64_t merged = h * merge * merge;
-    const auto taps =
-        v.is_list("deepstack_visual_indexes")
-            ? static_cast<int64_t>(v.counts("deepstack_visual_indexes", {0, 4096}).size())
-            : 0;
-    total += (1 + taps) * (merged * merged + merged * v.count("out_hidden_size", kWidth));
-  } else if (config.is_object("text_config")) {
-    total += h * model.hidden_size;
-  }
-  if (v.has("image_size")) {
-    const int64_t side = v.count("image_size", {1, 1 << 16}) / patch;
-    total += side * side * h;
-  }
-  total += v.count_or("num_position_embeddings", 0, kMaybeNone) * h;
-  model.extras.push_back({"vision", total, n});
-}
-
 }  // namespace kvfathom::hf

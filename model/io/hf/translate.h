@@ -128,8 +128,6 @@ void apply_layer_types(const Reader& config, ModelSpec& model, std::int64_t wind
 /// norms, its 2d x d projection, a head norm, and an embedding and head of its own where the
 /// checkpoint repeats them (DeepSeek-V3 and what descends from it).
 void add_mtp(ModelSpec& model, const LayerSpec& layer, std::int64_t n, bool own_embeddings);
-/// Adds the vision tower of `vision_config`, from its widths: an estimate, norms are rounded.
-void add_vision(const Reader& config, ModelSpec& model);
 
 [[nodiscard]] inline Attention* attention_of(LayerSpec& layer) {
   return std::get_if<Attention>(&layer.mixer);

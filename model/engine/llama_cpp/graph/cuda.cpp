@@ -229,6 +229,8 @@ bool cuda_supports(const TensorGraph& graph, TensorId id) {
       return source(0).ne[0] == 1 || source(0).nb[0] == info(source(0).type).block_bytes;
     case Op::rope:
       return source(0).nb[0] == info(source(0).type).block_bytes && is_contiguous(source(0), 2);
+    case Op::pool_1d:
+      return false;
     case Op::ssm_conv:
       return constant(source(0).ne[1]) % 128 == 0;
     case Op::ssm_scan:

@@ -59,6 +59,7 @@ enum class Op : std::uint8_t {
   cont,
   copy,
   pad,
+  pool_1d,
   roll,
   cumsum,
   tri,

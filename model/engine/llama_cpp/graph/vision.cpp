@@ -101,11 +101,11 @@ TensorId qwen_input(VisionBuilder& b) {
 TensorId qwen_layer(
     VisionBuilder& b, std::int64_t layer, TensorId x, TensorId positions, TensorId mask) {
   TensorGraph& g = b.graph;
-  VisionBuilder::Heads h = b.project_heads(layer, b.norm(x, VisionBuilder::block(layer, "ln1")));
+  VisionBuilder::Heads h = b.project_heads(layer, b.norm(x, b.block(layer, "ln1")));
   h.q = g.like(Op::rope, h.q, {positions});
   h.k = g.like(Op::rope, h.k, {positions});
   const TensorId middle = g.add(b.attend(layer, h, mask), x);
-  const TensorId normed = b.norm(middle, VisionBuilder::block(layer, "ln2"));
+  const TensorId normed = b.norm(middle, b.block(layer, "ln2"));
   return g.add(middle, b.layer_feed_forward(layer, normed));
 }
 
@@ -195,7 +195,8 @@ std::optional<std::int64_t> warm_up_pixels(const ProjectorSpec& projector) {
 TensorGraph vision_graph(const ProjectorSpec& projector, bool flash_attention) {
   const Family& family = *family_of(projector);
   const std::int64_t merge = merge_of(projector, family);
-  VisionBuilder b(projector, warm_up_pixels(projector).value(), family.rms_norm, flash_attention);
+  const std::int64_t side = warm_up_pixels(projector).value() / projector.patch_pixels;
+  VisionBuilder b(projector, {side, side * side}, family.rms_norm, flash_attention);
   const TensorId out = projector.type == "gemma3"    ? gemma3(b, merge)
                        : projector.type == "gemma4v" ? gemma4(b, merge)
                        : projector.type == "pixtral" ? pixtral(b, merge)

@@ -11,12 +11,12 @@ constexpr std::int64_t kChannels = 3;
 }  // namespace
 
 VisionBuilder::VisionBuilder(const ProjectorSpec& projector,
-                             std::int64_t image_pixels,
+                             const EncoderInput& input,
                              bool rms_norm,
                              bool flash_attention)
     : spec(projector),
-      side(image_pixels / projector.patch_pixels),
-      n_patches(side * side),
+      side(input.side),
+      n_patches(input.n_positions),
       width(projector.hidden_size),
       rms_norm_(rms_norm),
       flash_attention_(flash_attention),
@@ -36,8 +36,9 @@ std::int64_t VisionBuilder::rows_of(std::string_view name) const {
   return t == nullptr ? width : t->shape[1];
 }
 
-std::string VisionBuilder::block(std::int64_t layer, std::string_view part) {
-  return "v.blk." + std::to_string(layer) + "." + std::string(part);
+std::string VisionBuilder::block(std::int64_t layer, std::string_view part) const {
+  return (spec.modality == Modality::audio ? "a.blk." : "v.blk.") + std::to_string(layer) + "." +
+         std::string(part);
 }
 
 TensorId VisionBuilder::raw_image() {
@@ -181,14 +182,24 @@ TensorId VisionBuilder::vit_layer(std::int64_t layer,
   return scaled("out_scale", t);
 }
 
-TensorId VisionBuilder::tower(TensorId x, TensorId first_positions, TensorId second_positions) {
-  x = has("v.pre_ln.weight") ? norm(x, "v.pre_ln") : x;
+TensorId VisionBuilder::layers(TensorId x, TensorId first_positions, TensorId second_positions) {
+  const std::string name = spec.modality == Modality::audio ? "a.pre_ln" : "v.pre_ln";
+  x = has(name + ".weight") ? norm(x, name) : x;
   for (std::int64_t layer = 0; layer < spec.n_layers; ++layer) {
     graph.set_layer(layer);
     x = vit_layer(layer, x, first_positions, second_positions);
   }
   graph.set_layer(spec.n_layers);
-  return has("v.post_ln.weight") ? norm(x, "v.post_ln") : x;
+  return x;
+}
+
+TensorId VisionBuilder::post_norm(TensorId x) {
+  const std::string name = spec.modality == Modality::audio ? "a.post_ln" : "v.post_ln";
+  return has(name + ".weight") ? norm(x, name) : x;
+}
+
+TensorId VisionBuilder::tower(TensorId x, TensorId first_positions, TensorId second_positions) {
+  return post_norm(layers(x, first_positions, second_positions));
 }
 
 TensorId VisionBuilder::pooled(TensorId x, std::int64_t patches_of_a_side) {

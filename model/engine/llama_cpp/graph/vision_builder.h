@@ -1,4 +1,5 @@
-// Building blocks of vision towers, in the order in which clip.cpp creates and expands its tensors.
+// Building blocks of vision towers and audio encoders, in the order in which clip.cpp creates and
+// expands its tensors.
 #pragma once
 
 #include <set>
@@ -10,7 +11,13 @@
 
 namespace kvfathom::llama_cpp {
 
-/// A graph of a vision tower under construction, for a square image.
+/// What an encoder sees at once: patches of a square image, or positions in time.
+struct EncoderInput {
+  std::int64_t side = 0;  ///< patches of a side; 0: no image
+  std::int64_t n_positions = 0;
+};
+
+/// A graph of an encoder under construction.
 class VisionBuilder {
  public:
   /// Heads of [head_dim, heads, patches].
@@ -21,14 +28,14 @@ class VisionBuilder {
   };
 
   VisionBuilder(const ProjectorSpec& projector,
-                std::int64_t image_pixels,
+                const EncoderInput& input,
                 bool rms_norm,
                 bool flash_attention);
 
   const ProjectorSpec& spec;
-  const std::int64_t side;  ///< patches of a side
-  const std::int64_t n_patches;
-  const std::int64_t width;  ///< of a patch's features
+  const std::int64_t side;       ///< patches of a side
+  const std::int64_t n_patches;  ///< or positions in time
+  const std::int64_t width;      ///< of a patch's features
   TensorGraph graph;
 
   [[nodiscard]] bool has(std::string_view name) const { return names_.contains(name); }
@@ -55,13 +62,17 @@ class VisionBuilder {
   Heads project_heads(std::int64_t layer, TensorId x);
   TensorId attend(std::int64_t layer, const Heads& heads, TensorId mask);
   TensorId layer_feed_forward(std::int64_t layer, TensorId x);
-  /// build_vit, with each half of a head rotated by its own positions where there are some.
+  /// build_vit without its last norm, with each half of a head rotated by its own positions where
+  /// there are some.
+  TensorId layers(TensorId x, TensorId first_positions, TensorId second_positions);
+  /// The norm behind the layers, where the file has one.
+  TensorId post_norm(TensorId x);
   TensorId tower(TensorId x, TensorId first_positions, TensorId second_positions);
   /// Means of squares of patches: [width, tokens].
   TensorId pooled(TensorId x, std::int64_t patches_of_a_side);
 
   /// Norm of a layer's input and the like: "v.blk.3.ln1".
-  [[nodiscard]] static std::string block(std::int64_t layer, std::string_view part);
+  [[nodiscard]] std::string block(std::int64_t layer, std::string_view part) const;
 
  private:
   TensorId feed_forward(TensorId x,

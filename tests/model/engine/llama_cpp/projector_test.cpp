@@ -3,6 +3,7 @@
 #include "model/engine/llama_cpp/projector.h"
 
 #include <cmath>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -118,9 +119,58 @@ TEST(Projector, WhatHasNoGraphIsRefused) {
   ProjectorSpec spec = qwen_projector({});
   spec.type = "resampler";
   EXPECT_THROW(static_cast<void>(projector_bytes(spec, true)), Unsupported);
+  EXPECT_THROW(static_cast<void>(projector_bytes(whisper_projector("lfm2a", 2560), true)),
+               Unsupported);
   spec = qwen_projector({});
-  spec.has_audio = true;
+  spec.modality = Modality::audio;  // a tower's type is no encoder's
   EXPECT_THROW(static_cast<void>(projector_bytes(spec, true)), Unsupported);
+}
+
+// Ultravox 0.5 with Llama-3.2-1B. Weights by hand: the encoder's 637 M parameters of
+// Whisper-large-v3 (published: 635 M, which leaves out some norms) and 10240 x 4096 + 2048 x 2048.
+// Buffers by hand: a feed-forward holds its input, its normed input and its inner values,
+// 1500 x (1280 + 1280 + 5120) in f32, and leaves at most a hole of 1500 x 1280 below them.
+TEST(Projector, OfUltravoxIsAWhisperEncoder) {
+  const ProjectorBytes gpu = projector_bytes(whisper_projector("ultravox", 2048), true);
+  EXPECT_NEAR(static_cast<double>(gpu.weights_bytes), 2 * (637e6 + 46.1e6), 0.01 * 1366e6);
+  EXPECT_EQ(gpu.provenance, Provenance::modelled);
+  EXPECT_GE(gpu.compute_bytes, 1500 * 7680 * 4);
+  EXPECT_LE(gpu.compute_bytes, 1500 * (7680 + 1280) * 4);
+  EXPECT_GE(gpu.input_bytes, 3000 * 128 * 4);  // half a minute of sound, copied to the GPU
+  EXPECT_LT(gpu.input_bytes, 2 * 3000 * 128 * 4);
+  EXPECT_EQ(output_width(whisper_projector("ultravox", 2048)), 2048);
+}
+
+// CUDA has no means of pairs in time: they are taken on the host, from a copy of 1500 x 1280.
+TEST(Projector, OfQwen2AudioPoolsOnTheHost) {
+  for (const char* type : {"qwen2a", "voxtral"}) {
+    const ProjectorBytes gpu = projector_bytes(whisper_projector(type, 3584), true);
+    EXPECT_GE(gpu.input_bytes, 1500 * 1280 * 4 + 750 * 1280 * 4) << type;
+    EXPECT_EQ(output_width(whisper_projector(type, 3584)), 3584) << type;
+  }
+}
+
+// Gemma-4 E2B. Weights by hand: 307,184,384 values of its class (hf_towers_test.cpp) in 16 bits.
+// Buffers by hand: the second convolution reads 64 bands x 1,500 frames x 128 channels in f32 and
+// makes columns of 1,152 for 32 x 750 places in its kernel's type; a hole of one such input may
+// remain.
+TEST(Projector, OfGemma4sConformerIsBoundByItsConvolutions) {
+  for (const auto& [kernels, value_bytes] : {std::pair(DType::f16, 2), std::pair(DType::f32, 4)}) {
+    const ProjectorSpec spec = gemma4_audio_projector(1536, kernels);
+    const ProjectorBytes gpu = projector_bytes(spec, true);
+    EXPECT_NEAR(static_cast<double>(gpu.weights_bytes), 2 * 307'184'384.0, 0.01 * 614e6);
+    constexpr std::int64_t kInput = std::int64_t{64} * 1500 * 128 * 4;
+    const std::int64_t columns = std::int64_t{1152} * 32 * 750 * value_bytes;
+    EXPECT_GE(gpu.compute_bytes, kInput + columns);
+    EXPECT_LE(gpu.compute_bytes, 2 * kInput + columns);
+    EXPECT_EQ(output_width(spec), 1536);
+  }
+}
+
+// Without FlashAttention the scores of 20 heads are 1500 x 1500 in f32.
+TEST(Projector, AnEncoderNeedsRoomForScoresWithoutFlashAttention) {
+  const ProjectorSpec spec = whisper_projector("ultravox", 2048);
+  EXPECT_GE(projector_bytes(spec, true, false).compute_bytes, 20 * 1500 * 1500 * 4);
 }
 
 TEST(Projector, BoundsOfClampsTakeNoRoom) {

@@ -245,7 +245,9 @@ INSTANTIATE_TEST_SUITE_P(Catalog,
                                            Drafted{"sglang", "deepseek-r1"},
                                            Drafted{"sglang", "glm-4.6"},
                                            Drafted{"sglang", "glm-5"},
-                                           Drafted{"sglang", "mimo-7b-base"}));
+                                           Drafted{"sglang", "mimo-7b-base"},
+                                           Drafted{"sglang", "qwen3.5-9b"},
+                                           Drafted{"sglang", "qwen3-next-80b-a3b-thinking"}));
 
 TEST(PredictionRefusals, NameWhatIsNotKnown) {
   const auto refused = [](const char* engine, const char* model, const EngineSettings& settings) {
@@ -253,7 +255,7 @@ TEST(PredictionRefusals, NameWhatIsNotKnown) {
         << engine << " " << model;
   };
   refused("vllm", "step-3.7-flash", drafting(3));
-  refused("sglang", "qwen3.5-9b", drafting(1));
+  refused("sglang", "step-3.7-flash", drafting(1));
   refused("tensorrt-llm", "glm-4.7-flash", drafting(1));
   EngineSettings stages = drafting(1);
   stages.pipeline_parallel = 2;
