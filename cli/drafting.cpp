@@ -74,8 +74,8 @@ void read_prediction(const DraftOptions& options, Query& query) {
   }
   const std::string_view engine = query.engine->name;
   if (engine != "llama.cpp" && engine != "vllm" && engine != "sglang") {
-    throw Unsupported(std::string(engine),
-                      "no rule for prediction blocks (--mtp)",
+    throw Unsupported("--mtp",
+                      std::string(engine) + ": no rule for prediction blocks",
                       "use --engine llama.cpp, vllm or sglang");
   }
   constexpr std::int64_t kMostTokens = 64;

@@ -145,6 +145,23 @@ TEST(PredictionBlockOption, ShortensTheLongestContextOfAServingEngine) {
   }
 }
 
+TEST(PredictionBlockOption, HasAColumnBesideTheOtherEngines) {
+  const std::string words = "fit qwen3.5-35b-a3b --gpu h200-sxm --engine all ";
+  const auto titles = [](const std::string& arguments) {
+    const std::string out = run_cli(arguments).out;
+    const std::size_t at = out.find("GiB, at most");
+    return at == std::string::npos ? std::string() : out.substr(at, out.find('\n', at) - at);
+  };
+  EXPECT_EQ(titles(words + "--width 100").find("draft"), std::string::npos);
+  const std::string wide = titles(words + "--mtp 2 --width 100");
+  const std::string narrow = titles(words + "--mtp 2 --width 80");
+  EXPECT_NE(wide.find(" draft "), std::string::npos) << wide;
+  EXPECT_NE(wide.find(" state "), std::string::npos) << wide;
+  EXPECT_NE(narrow.find(" draft "), std::string::npos) << narrow;
+  EXPECT_EQ(narrow.find(" state "), std::string::npos) << narrow;  // the smallest
+  EXPECT_LE(narrow.size() + 2, 80U);
+}
+
 TEST(PredictionBlockOption, RefusesWhatNoRuleIsKnownFor) {
   const auto refusal = [](const std::string& words) {
     const Ran ran = run_cli(words);

@@ -73,8 +73,9 @@ void refuse_prediction(const ModelSpec& model, const EngineSettings& settings) {
   }
   if (known_block(model) == nullptr || part->n_layers != 1) {
     throw Unsupported("--mtp",
-                      "no rule for the second context of architecture \"" + model.architecture +
-                          "\" with " + std::to_string(part->n_layers) + " blocks",
+                      "llama.cpp: no rule for the second context of architecture \"" +
+                          model.architecture + "\" with " + std::to_string(part->n_layers) +
+                          (part->n_layers == 1 ? " block" : " blocks"),
                       "leave it out");
   }
   const bool has_context = behaviours_without(settings.missing_behaviours).glm4moe_prediction ||
