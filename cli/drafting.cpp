@@ -74,8 +74,8 @@ void read_prediction(const DraftOptions& options, Query& query) {
   }
   const std::string_view engine = query.engine->name;
   if (engine != "llama.cpp" && engine != "vllm" && engine != "sglang") {
-    throw Unsupported(std::string(engine),
-                      "no rule for prediction blocks (--mtp)",
+    throw Unsupported("--mtp",
+                      std::string(engine) + ": no rule for prediction blocks",
                       "use --engine llama.cpp, vllm or sglang");
   }
   constexpr std::int64_t kMostTokens = 64;
@@ -121,7 +121,8 @@ Companion prediction_companion(const Query& query,
   Companion companion;
   companion.plan = engine.prepare(llama_cpp::prediction_model(query.model.spec),
                                   llama_cpp::prediction_settings(settings));
-  companion.fixed = llama_cpp::prediction_lines(model.evaluate(kAnyContext).ledger,
+  companion.fixed = llama_cpp::prediction_lines(query.model.spec,
+                                                model.evaluate(kAnyContext).ledger,
                                                 companion.plan->evaluate(kAnyContext).ledger,
                                                 settings.draft_tokens);
   companion.options = llama_cpp::prediction_options(settings.draft_tokens);

@@ -27,7 +27,8 @@ FitAnswer finished(const Query& query,
                    std::int64_t context_tokens) {
   const std::int64_t shown = std::max<std::int64_t>(1, context_tokens);
   FitAnswer answer;
-  answer.engine = engine_line(query);
+  answer.engine = versioned_engine(query);
+  answer.beside = beside_the_model(query);
   answer.engine_name = query.engine->name;
   answer.engine_version = query.engine_version;
   answer.cache_case = cache_case;

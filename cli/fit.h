@@ -22,6 +22,7 @@ struct FitSpeed {
 
 struct FitAnswer {
   std::string engine;  ///< name and version, as a headline says them
+  std::string beside;  ///< the model: drafts, adapters, a projector
   std::string engine_name;
   std::string engine_version;  ///< empty: it has one
   CacheCase cache_case;

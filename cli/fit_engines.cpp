@@ -1,6 +1,7 @@
 // The table of `fit --engine all`: engines side by side, and why they differ.
 #include <algorithm>
 #include <array>
+#include <iterator>
 
 #include "cli/fit.h"
 #include "cli/fit_speed.h"
@@ -63,27 +64,45 @@ std::int64_t bytes_of(const FitAnswer& answer, LedgerKind kind) {
   return sum;
 }
 
-constexpr std::array<LedgerKind, 8> kShownKinds{LedgerKind::weights,
-                                                LedgerKind::cache,
-                                                LedgerKind::state,
-                                                LedgerKind::compute,
-                                                LedgerKind::output,
-                                                LedgerKind::runtime,
-                                                LedgerKind::graphs,
-                                                LedgerKind::reserve};
+constexpr std::array<LedgerKind, 12> kShownKinds{LedgerKind::weights,
+                                                 LedgerKind::cache,
+                                                 LedgerKind::state,
+                                                 LedgerKind::extra_weights,
+                                                 LedgerKind::compute,
+                                                 LedgerKind::output,
+                                                 LedgerKind::vision,
+                                                 LedgerKind::draft,
+                                                 LedgerKind::lora,
+                                                 LedgerKind::runtime,
+                                                 LedgerKind::graphs,
+                                                 LedgerKind::reserve};
+
+std::int64_t most_bytes(const std::vector<FitAnswer>& answers, LedgerKind kind) {
+  std::int64_t most = 0;
+  for (const FitAnswer& answer : answers) {
+    most = std::max(most, bytes_of(answer, kind));
+  }
+  return most;
+}
+
+/// The smallest line is left out first where the terminal is narrow, but not what was asked for.
+int give_up(const std::vector<FitAnswer>& answers, LedgerKind kind) {
+  if (kind == LedgerKind::weights || kind == LedgerKind::cache || kind == LedgerKind::draft) {
+    return 0;
+  }
+  const std::int64_t own = most_bytes(answers, kind);
+  return 1 + static_cast<int>(std::ranges::count_if(
+                 kShownKinds, [&](LedgerKind other) { return most_bytes(answers, other) > own; }));
+}
 
 void print_lines(Console& console, const std::vector<FitAnswer>& answers) {
   std::vector<LedgerKind> kinds;
-  for (const LedgerKind kind : kShownKinds) {
-    if (std::any_of(answers.begin(), answers.end(), [&](const FitAnswer& answer) {
-          return bytes_of(answer, kind) > 0;
-        })) {
-      kinds.push_back(kind);
-    }
-  }
+  std::ranges::copy_if(kShownKinds, std::back_inserter(kinds), [&](LedgerKind kind) {
+    return most_bytes(answers, kind) > 0;
+  });
   Table table{.columns = {{"GiB, at most"}}, .rows = {}};
   for (const LedgerKind kind : kinds) {
-    table.columns.push_back({std::string(name(kind)), Align::right});
+    table.columns.push_back({std::string(name(kind)), Align::right, false, give_up(answers, kind)});
   }
   for (const FitAnswer& answer : answers) {
     std::vector<Cell> row{{answer.engine_name}};
@@ -145,7 +164,8 @@ void print_engines(Console& console,
                    const std::vector<RefusedEngine>& refused) {
   if (!console.quiet) {
     console.line(console.styled(model_line(query.model), Style::bold));
-    console.line(machine_line(query.machine));
+    const std::string& beside = answers.front().beside;
+    console.paragraph(machine_line(query.machine) + (beside.empty() ? "" : "; " + beside));
     console.line();
   }
   print_answers(console, options, answers);

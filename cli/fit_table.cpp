@@ -134,13 +134,14 @@ void print_reasons(Console& console,
     }
     console.paragraph(text, 2);
   }
+  print_draft_line(console, query, answers.front().report.ledger);
   print_notes(console, query, options, answers);
   const bool unsupported = std::any_of(
       answers.begin(), answers.end(), [](const FitAnswer& a) { return !a.label.engine_support; });
   const bool by_formula = std::any_of(
       answers.begin(), answers.end(), [](const FitAnswer& a) { return a.cache_case.by_formula; });
   if (unsupported) {
-    console.paragraph("* " + engine_line(query) + " cannot run it; shown for comparison" +
+    console.paragraph("* " + versioned_engine(query) + " cannot run it; shown for comparison" +
                           (by_formula ? ", without the engine's buffers where it has no rule" : ""),
                       2);
   }

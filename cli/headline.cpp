@@ -110,17 +110,19 @@ std::string placement_line(const Placement& placement) {
   return text;
 }
 
-std::string engine_line(const Query& query) {
-  std::string text(query.engine->name);
-  if (!query.engine_version.empty()) {
-    text += " " + printable(query.engine_version);
-  }
+std::string versioned_engine(const Query& query) {
+  const std::string name(query.engine->name);
+  return query.engine_version.empty() ? name : name + " " + printable(query.engine_version);
+}
+
+std::string beside_the_model(const Query& query) {
+  std::string text;
   if (query.draft) {
     const ModelArgument& draft = query.draft->model;
     text += ", drafting by " + printable(draft.spec.name) + " (" + draft.weights + ")";
   }
   if (query.settings.draft_tokens > 0) {
-    text += ", drafting by its own prediction block";
+    text += ", drafting " + counted(query.settings.draft_tokens, "token") + " by MTP";
   }
   if (query.adapters) {
     const AdapterQuery& adapters = *query.adapters;
@@ -131,7 +133,32 @@ std::string engine_line(const Query& query) {
   if (query.projector) {
     text += ", with projector " + printable(query.projector->file);
   }
-  return text;
+  constexpr std::size_t kComma = 2;
+  return text.empty() ? text : text.substr(kComma);
+}
+
+std::string engine_line(const Query& query) {
+  const std::string beside = beside_the_model(query);
+  return versioned_engine(query) + (beside.empty() ? "" : ", " + beside);
+}
+
+void print_draft_line(Console& console, const Query& query, const MemoryLedger& ledger) {
+  const bool own_block = query.settings.draft_tokens > 0;
+  if (!own_block && !query.draft) {
+    return;
+  }
+  const std::string whose =
+      own_block ? "the prediction block" : printable(query.draft->model.spec.name);
+  std::string text = "draft: the weights of " + whose;
+  if (loads_checkpoints(*query.engine)) {
+    text += own_block ? "; its layer is" : "; its layers are";
+    text += " counted with the cache";
+  } else {
+    text += is_formula(*query.engine) ? " and its cache" : ", its cache and its buffers";
+    const bool has_copies = own_block && ledger.bytes_of(LedgerKind::state) > 0;
+    text += has_copies ? "; a copy of the state for each token drafted" : "";
+  }
+  console.paragraph(text, 2);
 }
 
 void print_default_refused(Console& console, const Query& query) {

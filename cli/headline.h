@@ -20,7 +20,16 @@ namespace kvfathom::cli {
 [[nodiscard]] std::string placement_line(const Placement& placement);
 
 /// "llama.cpp 0.5.0", "ideal".
+[[nodiscard]] std::string versioned_engine(const Query& query);
+
+/// What it runs beside the model: "drafting 2 tokens by MTP, with projector F"; empty for nothing.
+[[nodiscard]] std::string beside_the_model(const Query& query);
+
+/// "llama.cpp 0.5.0, drafting 2 tokens by MTP".
 [[nodiscard]] std::string engine_line(const Query& query);
+
+/// Says what the draft line pays for, where there is one.
+void print_draft_line(Console& console, const Query& query, const MemoryLedger& ledger);
 
 /// Says why `ideal` answers for the default engine, where it does.
 void print_default_refused(Console& console, const Query& query);

@@ -176,6 +176,7 @@ void print_text(Console& console, const Query& query, const Options& options, co
     print_peak(console, a.report.cache);
   }
   if (!console.quiet) {
+    print_draft_line(console, query, a.report.ledger);
     for (const std::string& note : a.label.notes) {
       console.paragraph(note, 2);
     }

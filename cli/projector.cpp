@@ -3,6 +3,7 @@
 #include <string>
 
 #include "cli/format.h"
+#include "model/engine/llama_cpp/behaviours.h"
 #include "model/engine/llama_cpp/projector.h"
 #include "model/error.h"
 #include "model/io/projector_file.h"
@@ -17,7 +18,7 @@ void require_rule(const Query& query) {
                      "given with engine " + engine,
                      "leave it out: a checkpoint holds its own tower");
   }
-  if (!query.settings.missing_behaviours.empty()) {
+  if (!llama_cpp::allocates_as_today(query.settings.missing_behaviours)) {
     throw Unsupported("--mmproj",
                       engine + " " + query.engine_version + ": no rule for its vision buffers",
                       "leave out --engine-version");

@@ -272,10 +272,10 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
   if (query.model.foretold) {
     query.settings.weights_provenance = Provenance::modelled;
   }
-  if (query.settings.engine_version.empty()) {
-    query.engine_version = query.engine->newest_version;
-  } else {
-    query.engine_version = query.settings.engine_version;
+  query.engine_version = query.settings.engine_version.empty()
+                             ? std::string(query.engine->newest_version)
+                             : query.settings.engine_version;
+  if (!query.engine_version.empty()) {
     query.settings.missing_behaviours =
         behaviours_before(std::string(query.engine->name), query.engine_version);
   }

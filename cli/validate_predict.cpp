@@ -147,7 +147,9 @@ class Library {
     return slot->spec;
   }
 
-  std::vector<std::string> missing(const std::string& engine, const std::string& version) {
+  std::vector<std::string> missing(const std::string& engine, const std::string& asked) {
+    const std::string version =
+        asked.empty() ? std::string(engine_named(engine).newest_version) : asked;
     if (version.empty()) {
       return {};
     }

@@ -104,7 +104,8 @@ constexpr Refusal kRefusals[] = {
      2,
      "--engine-version: \"b9000\" is no version of vllm; use a date (2026-01-24) or a release "
      "(0.5.3, 0.5.4, 0.6.0, 0.6.6, 0.7.0, 0.7.3, 0.8.0, 0.8.5, 0.8.5.post1, 0.9.0, 0.9.2, 0.10.0, "
-     "0.10.1, 0.10.2, 0.11.0, 0.11.2, 0.12.0, 0.13.0, 0.14.0, 0.19.0, 0.22.0, 0.26.0)"},
+     "0.10.1, 0.10.2, 0.11.0, 0.11.2, 0.12.0, 0.13.0, 0.14.0, 0.18.0, 0.19.0, 0.22.0, 0.26.0, "
+     "0.27.1, 0.28.0)"},
     {"memory glm-4.7-flash --context 8 --engine vllm --engine-version 0.6.0",
      3,
      "--engine-version: vllm before it had a latent cache is not understood for GLM-4.7-Flash; use "

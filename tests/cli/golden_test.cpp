@@ -56,6 +56,8 @@ INSTANTIATE_TEST_SUITE_P(
         Golden{"fit-users",
                "fit llama-3.1-8b --gpu rtx-4090 --weights q8_0 --users --context 8192"},
         Golden{"fit-engines", "fit qwen3-30b-a3b --gpu h100-sxm --engine all"},
+        Golden{"fit-engines-drafting", "fit qwen3.5-35b-a3b --gpu h200-sxm --engine all --mtp 2"},
+        Golden{"fit-drafting", "fit glm-4.7-flash --gpu h200-sxm --engine vllm --mtp 2"},
         Golden{"fit-engines-refused", "fit gpt-oss-20b --gpu rtx-4090 --engine all"},
         Golden{"fit-engines-users",
                "fit llama-3.1-8b --gpu rtx-4090 --engine all --users --context 4096"},

@@ -90,6 +90,35 @@ TEST(PredictionBlockOption, KeepsItsBuffersOnTheHostToo) {
   EXPECT_NEAR(mib(ledger_of(kModel + "--context 32768 --mtp 3"), "host", "draft"), 52.97, 0.01);
 }
 
+// No log is known of these: by hand, from https://huggingface.co/zai-org/GLM-4.7-Flash, layer 47 of
+// its config, with and without the copies of the tables that the loader takes if they are there.
+TEST(PredictionBlockOption, TakesALayerAndItsCacheWhereNothingWasLogged) {
+  const double attention = 2048.0 * 768 + 768.0 * 20 * 256 + 2048.0 * (512 + 64) +
+                           512.0 * 20 * (192 + 256) + 20.0 * 256 * 2048;
+  const double layer = attention + 65.0 * 3 * 2048 * 1536 + 2.0 * 2048 * 2048;
+  const double tables = 2.0 * 154880 * 2048;
+  const auto in_q8_0 = [](double values) { return values * 34 / 32 / (1 << 20); };
+  const double cache = 32768.0 * (512 + 64) * 2 / (1 << 20);
+  const std::string words = "memory glm-4.7-flash --weights q8_0 --gpus 1 --context 32768";
+  const double buffer = mib(ledger_of(words), "gpu0", "compute");
+  const Json with = ledger_of(words + " --mtp 2");
+  EXPECT_GT(mib(with, "gpu0", "draft", "low_bytes"), in_q8_0(layer) + cache);
+  EXPECT_LT(mib(with, "gpu0", "draft", "low_bytes"), in_q8_0(layer) + cache + buffer);
+  EXPECT_GT(mib(with, "gpu0", "draft", "high_bytes"), in_q8_0(layer + tables) + cache + buffer);
+  EXPECT_EQ(mib(with, "gpu0", "cache"), mib(ledger_of(words), "gpu0", "cache"));
+}
+
+TEST(PredictionBlockOption, GrowsByTheCacheOfOneLayerAndItsMask) {
+  const auto growth = [](const std::string& model) {
+    const std::string words = "memory " + model + " --weights q4_k_m --gpus 1 --mtp 1 --context ";
+    return mib(ledger_of(words + "65536"), "gpu0", "draft") -
+           mib(ledger_of(words + "32768"), "gpu0", "draft");
+  };
+  constexpr double kMask = 512.0 * 32768 * 2 / (1 << 20);  // of a micro-batch
+  EXPECT_NEAR(growth("glm-4.7-flash"), 32768.0 * 576 * 2 / (1 << 20) + kMask, 0.01);
+  EXPECT_NEAR(growth("glm-4.5-air"), 32768.0 * 2 * 8 * 128 * 2 / (1 << 20) + kMask, 0.01);
+}
+
 TEST(PredictionBlockOption, StandsInTheCommand) {
   const Ran ran = run_cli(kModel + "--context 8192 --mtp 2");
   EXPECT_NE(ran.out.find("--spec-type draft-mtp --spec-draft-n-max 2"), std::string::npos);
@@ -116,6 +145,23 @@ TEST(PredictionBlockOption, ShortensTheLongestContextOfAServingEngine) {
   }
 }
 
+TEST(PredictionBlockOption, HasAColumnBesideTheOtherEngines) {
+  const std::string words = "fit qwen3.5-35b-a3b --gpu h200-sxm --engine all ";
+  const auto titles = [](const std::string& arguments) {
+    const std::string out = run_cli(arguments).out;
+    const std::size_t at = out.find("GiB, at most");
+    return at == std::string::npos ? std::string() : out.substr(at, out.find('\n', at) - at);
+  };
+  EXPECT_EQ(titles(words + "--width 100").find("draft"), std::string::npos);
+  const std::string wide = titles(words + "--mtp 2 --width 100");
+  const std::string narrow = titles(words + "--mtp 2 --width 80");
+  EXPECT_NE(wide.find(" draft "), std::string::npos) << wide;
+  EXPECT_NE(wide.find(" state "), std::string::npos) << wide;
+  EXPECT_NE(narrow.find(" draft "), std::string::npos) << narrow;
+  EXPECT_EQ(narrow.find(" state "), std::string::npos) << narrow;  // the smallest
+  EXPECT_LE(narrow.size() + 2, 80U);
+}
+
 TEST(PredictionBlockOption, RefusesWhatNoRuleIsKnownFor) {
   const auto refusal = [](const std::string& words) {
     const Ran ran = run_cli(words);
@@ -125,7 +171,12 @@ TEST(PredictionBlockOption, RefusesWhatNoRuleIsKnownFor) {
             std::pair(2,
                       std::string("kvfathom: --mtp: Qwen3-8B has no prediction blocks; leave it "
                                   "out\n")));
-  EXPECT_EQ(refusal("memory glm-4.7-flash --weights q8_0 --gpus 1 --context 8 --mtp 2").first, 3);
+  EXPECT_EQ(refusal("memory mimo-7b-base --weights q8_0 --gpus 1 --context 8 --mtp 2").first, 3);
+  const std::string air = "memory glm-4.5-air --weights q8_0 --gpus 1 --context 8 --mtp 2";
+  EXPECT_EQ(refusal(air + " --engine-version b10602").first, 3);  // before pull request 26534
+  EXPECT_EQ(refusal(air + " --engine-version b10603").first, 0);
+  EXPECT_EQ(refusal(kModel + "--context 8 --mtp 2 --engine-version b10602").first, 0);
+  EXPECT_EQ(refusal(kModel + "--context 8 --mtp 2 --engine-version b10586").first, 3);
   EXPECT_EQ(refusal(kModel + "--context 8 --gpu-layers 3 --mtp 2").first, 3);
   EXPECT_EQ(refusal(kModel + "--context 8 --mtp 2 --draft qwen3.5-9b").first, 2);
   const std::string served = "memory qwen3.5-27b --gpu h100-sxm --context 8 --mtp 2 --engine ";

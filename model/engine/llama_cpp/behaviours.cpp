@@ -10,7 +10,9 @@
 namespace kvfathom::llama_cpp {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, bool Behaviours::*>, 11> kSwitches{{
+constexpr std::string_view kOneMorePrediction = "glm4moe-prediction";
+
+constexpr std::array<std::pair<std::string_view, bool Behaviours::*>, 12> kSwitches{{
     {"mla", &Behaviours::mla},
     {"window-cells", &Behaviours::window_cells},
     {"window-cells-by-ubatch", &Behaviours::window_cells_by_ubatch},
@@ -22,6 +24,7 @@ constexpr std::array<std::pair<std::string_view, bool Behaviours::*>, 11> kSwitc
     {"rotated-cache", &Behaviours::rotated_cache},
     {"outputs-per-sequence", &Behaviours::outputs_per_sequence},
     {"checked-compute", &Behaviours::checked_compute},
+    {kOneMorePrediction, &Behaviours::glm4moe_prediction},
 }};
 
 }  // namespace
@@ -39,6 +42,10 @@ Behaviours behaviours_without(const std::vector<std::string>& missing) {
     behaviours.*(known->second) = false;
   }
   return behaviours;
+}
+
+bool allocates_as_today(const std::vector<std::string>& missing) {
+  return std::ranges::all_of(missing, [](const auto& id) { return id == kOneMorePrediction; });
 }
 
 }  // namespace kvfathom::llama_cpp

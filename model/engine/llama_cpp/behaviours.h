@@ -19,10 +19,14 @@ struct Behaviours {
   bool rotated_cache = true;
   bool outputs_per_sequence = true;
   bool checked_compute = true;
+  bool glm4moe_prediction = true;  ///< contexts of that architecture's prediction block
 };
 
 /// Every behaviour but the `missing` ones. Unsupported if an id is none of the above: a history
 /// that knows more than the rules must not be answered with the wrong rules.
 [[nodiscard]] Behaviours behaviours_without(const std::vector<std::string>& missing);
+
+/// Whether a build that lacks `missing` allocates a second context and a projector as today's does.
+[[nodiscard]] bool allocates_as_today(const std::vector<std::string>& missing);
 
 }  // namespace kvfathom::llama_cpp

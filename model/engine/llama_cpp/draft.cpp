@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <variant>
 
+#include "model/engine/llama_cpp/behaviours.h"
 #include "model/error.h"
 
 namespace kvfathom::llama_cpp {
@@ -23,7 +24,7 @@ bool keeps_a_state(const LayerSpec& layer) {
 }  // namespace
 
 void refuse_draft(const ModelSpec& model, const ModelSpec& draft, const EngineSettings& settings) {
-  if (!settings.missing_behaviours.empty()) {
+  if (!allocates_as_today(settings.missing_behaviours)) {
     throw Unsupported("--draft",
                       "llama.cpp " + settings.engine_version + " made a draft's context otherwise",
                       "leave out --engine-version");

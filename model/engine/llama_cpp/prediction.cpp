@@ -1,7 +1,11 @@
 #include "model/engine/llama_cpp/prediction.h"
 
 #include <algorithm>
+#include <array>
+#include <string_view>
+#include <variant>
 
+#include "model/engine/llama_cpp/behaviours.h"
 #include "model/engine/llama_cpp/placement.h"
 #include "model/error.h"
 #include "model/weights/mtp.h"
@@ -10,9 +14,54 @@
 namespace kvfathom::llama_cpp {
 namespace {
 
+/// Architectures whose second context is built like Qwen3.5's: one decoder layer over the model's
+/// vocabulary, with a plain cache of its own.
+struct KnownBlock {
+  std::string_view architecture;
+  bool logged = false;
+};
+
+constexpr std::array<KnownBlock, 7> kKnownBlocks{{
+    {"qwen35", true},
+    {"qwen35moe", true},
+    {"qwen3next"},
+    {"deepseek2"},
+    {"deepseek32"},
+    {"glm-dsa"},
+    {"glm4moe"},
+}};
+
+const KnownBlock* known_block(const ModelSpec& model) {
+  const auto* const known =
+      std::ranges::find(kKnownBlocks, model.architecture, &KnownBlock::architecture);
+  return known == kKnownBlocks.end() ? nullptr : known;
+}
+
 bool is_stored(const ModelSpec& model) {
   return std::ranges::any_of(model.tensors,
                              [&](const Tensor& t) { return block_of(t.name) >= n_layers(model); });
+}
+
+/// How much less and more than the graph of the block a context may take.
+struct ComputeShare {
+  std::int64_t less_percent = 0;
+  std::int64_t more_percent = 0;
+};
+
+ComputeShare compute_share(const ModelSpec& model) {
+  const KnownBlock* const known = known_block(model);
+  return known != nullptr && known->logged ? ComputeShare{15, 5} : ComputeShare{50, 30};
+}
+
+/// Copies of the model's tables that checkpoints keep with the block, and converters may leave out.
+std::int64_t own_table_bytes(const ModelSpec& model) {
+  std::int64_t bytes = 0;
+  for (const Tensor& t : prediction_model(model).tensors) {
+    const bool is_table = t.name.find("nextn.embed_tokens") != std::string::npos ||
+                          t.name.find("nextn.shared_head_head") != std::string::npos;
+    bytes += is_table ? data_bytes(t) : 0;
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -22,14 +71,16 @@ void refuse_prediction(const ModelSpec& model, const EngineSettings& settings) {
   if (part == model.extras.end() || part->n_layers == 0) {
     throw InputError("--mtp", model.name + " has no prediction blocks", "leave it out");
   }
-  const bool is_seen = model.architecture == "qwen35" || model.architecture == "qwen35moe";
-  if (!is_seen || part->n_layers != 1) {
+  if (known_block(model) == nullptr || part->n_layers != 1) {
     throw Unsupported("--mtp",
-                      "no rule for the second context of architecture \"" + model.architecture +
-                          "\" with " + std::to_string(part->n_layers) + " blocks",
+                      "llama.cpp: no rule for the second context of architecture \"" +
+                          model.architecture + "\" with " + std::to_string(part->n_layers) +
+                          (part->n_layers == 1 ? " block" : " blocks"),
                       "leave it out");
   }
-  if (!settings.missing_behaviours.empty()) {
+  const bool has_context = behaviours_without(settings.missing_behaviours).glm4moe_prediction ||
+                           model.architecture != "glm4moe";
+  if (!has_context || !allocates_as_today(settings.missing_behaviours)) {
     throw Unsupported(
         "--mtp", "no rule for llama.cpp " + settings.engine_version, "leave out --engine-version");
   }
@@ -41,6 +92,10 @@ void refuse_prediction(const ModelSpec& model, const EngineSettings& settings) {
 ModelSpec prediction_model(const ModelSpec& model) {
   ModelSpec block = model;
   block.layers = {model.layers.back()};
+  if (auto* latent = std::get_if<LatentAttention>(&block.layers.front().mixer)) {
+    latent->indexer.reset();
+    block.architecture = "deepseek2";  // whose graph this is, without the index
+  }
   block.extras.clear();
   block.tensors.clear();
   const std::string prefix = "blk." + std::to_string(n_layers(model)) + ".";
@@ -65,10 +120,12 @@ EngineSettings prediction_settings(const EngineSettings& settings) {
   return block;
 }
 
-std::vector<LedgerLine> prediction_lines(const MemoryLedger& model,
+std::vector<LedgerLine> prediction_lines(const ModelSpec& spec,
+                                         const MemoryLedger& model,
                                          const MemoryLedger& block,
                                          std::int64_t n_draft_tokens) {
   std::vector<LedgerLine> lines;
+  const ComputeShare share = compute_share(spec);
   for (const LedgerLine& line : model.lines) {
     if (line.kind == LedgerKind::state) {
       lines.push_back(exact_line(line.device, LedgerKind::draft, n_draft_tokens * line.bytes));
@@ -80,8 +137,12 @@ std::vector<LedgerLine> prediction_lines(const MemoryLedger& model,
                        LedgerKind::draft,
                        0,
                        Provenance::modelled,
-                       -line.bytes * 15 / 100,
-                       line.bytes * 5 / 100});
+                       -line.bytes * share.less_percent / 100,
+                       line.bytes * share.more_percent / 100});
+    }
+    if (line.kind == LedgerKind::weights && !is_stored(spec)) {
+      const std::int64_t bytes = own_table_bytes(spec);
+      lines.push_back({line.device, LedgerKind::draft, 0, Provenance::modelled, -bytes, 0});
     }
   }
   return lines;

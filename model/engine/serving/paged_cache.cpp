@@ -124,15 +124,16 @@ std::int64_t hybrid_block_tokens(const std::vector<LayerBytes>& layers, const Pa
       "no rule makes them equal");
 }
 
-std::int64_t layers_per_table(const std::vector<LayerBytes>& layers, bool near_equal) {
+std::int64_t layers_per_table(const std::vector<LayerBytes>& layers, double near_equal) {
   std::int64_t fewest = layers.front().n_layers;
   std::int64_t most = fewest;
   for (const LayerBytes& layer : layers) {
     fewest = std::min(fewest, layer.n_layers);
     most = std::max(most, layer.n_layers);
   }
-  // vLLM: 20 and 25 layers make two tables of 25, not three of 20.
-  return near_equal && most * 4 < fewest * 5 ? most : fewest;
+  // vLLM: 12 and 17 layers make two tables of 17, not three of 12.
+  const bool near = static_cast<double>(most) < static_cast<double>(fewest) * near_equal;
+  return near ? most : fewest;
 }
 
 PagedCache several_groups(const ModelSpec& rank,
@@ -153,7 +154,7 @@ PagedCache several_groups(const ModelSpec& rank,
                      .n_layers = layer.n_layers,
                      .n_tables = divide_up(layer.n_layers, per_table),
                      .block_tokens = 0,
-                     .extra_blocks = layer.state > 0 ? rules.draft_tokens : 0,
+                     .extra_blocks = layer.state > 0 ? rules.states - 1 + rules.draft_tokens : 0,
                      .page_bytes = page};
     const std::int64_t own = (layer.k + layer.v) * base_tokens;
     if (own > 0) {

@@ -39,9 +39,10 @@ struct PagingRules {
   std::int64_t block_tokens = 16;
   std::int64_t latent_block_tokens = 16;
   std::int64_t max_batched_tokens = 2048;  ///< a window holds these beside its own tokens
-  bool groups = true;      ///< windows and states have groups of their own; false: windows are full
-  bool near_equal = true;  ///< the larger of nearly equal layer counts is the size of a group
+  bool groups = true;  ///< windows and states have groups of their own; false: windows are full
+  double near_equal = 1.5;  ///< layer counts closer than this make groups of the larger's size
   std::int64_t spare_blocks = 0;                         ///< allocated, but never a sequence's
+  std::int64_t states = 1;                               ///< of each layer that a sequence holds
   std::int64_t draft_tokens = 0;                         ///< a state is there once more for each
   std::int64_t ahead_tokens = 0;                         ///< of drafts, that a sequence holds too
   std::optional<WindowPool> window_pool = std::nullopt;  ///< none: one pool for all groups

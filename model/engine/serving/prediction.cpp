@@ -55,7 +55,8 @@ const KnownBlock& known_block(const ModelSpec& model) {
   if (known == kKnownBlocks.end() || part.n_layers != 1) {
     throw Unsupported("--mtp",
                       "no rule for " + std::to_string(part.n_layers) +
-                          " prediction block(s) of architecture \"" + model.architecture + "\"",
+                          (part.n_layers == 1 ? " prediction block" : " prediction blocks") +
+                          " of architecture \"" + model.architecture + "\"",
                       "leave it out");
   }
   return *known;

@@ -12,16 +12,19 @@ namespace {
 
 using Switch = std::pair<std::string_view, bool Behaviours::*>;
 
-constexpr std::array<Switch, 9> kSwitches{{
+constexpr std::array<Switch, 12> kSwitches{{
     {"latent-cache", &Behaviours::latent_cache},
     {"window-groups", &Behaviours::window_groups},
     {"state-pages", &Behaviours::state_pages},
     {"near-equal-groups", &Behaviours::near_equal_groups},
+    {"wider-near-equal", &Behaviours::wider_near_equal},
     {"sparse-index", &Behaviours::sparse_index},
     {"graphs-in-budget", &Behaviours::graphs_in_budget},
     {"nvfp4-cache", &Behaviours::nvfp4_cache},
     {"draft-model", &Behaviours::draft_model},
     {"shared-head", &Behaviours::shared_head},
+    {"cached-states", &Behaviours::cached_states},
+    {"larger-steps", &Behaviours::larger_steps},
 }};
 
 }  // namespace

@@ -30,9 +30,10 @@ bool is_large_device(const EngineSettings& settings) {
   return settings.device_memory_bytes >= kLarge && !excepted;
 }
 
-serving::Step largest_step(const EngineSettings& settings) {
+serving::Step largest_step(const EngineSettings& settings, const Behaviours& behaviours) {
   const bool large = is_large_device(settings);
-  return {.tokens = settings.max_batched_tokens.value_or(large ? 8192 : 2048),
+  const std::int64_t most_tokens = behaviours.larger_steps ? 16384 : 8192;
+  return {.tokens = settings.max_batched_tokens.value_or(large ? most_tokens : 2048),
           .sequences = settings.max_sequences.value_or(large ? 1024 : 256),
           .drafts = settings.draft_tokens > 0 || settings.draft_model != nullptr};
 }
@@ -142,12 +143,18 @@ std::string vllm_command(const EngineSettings& settings,
   return text;
 }
 
+/// How far counts of layers may be apart to share the larger as the size of their groups.
+double near_equal(const Behaviours& behaviours) {
+  constexpr double kNever = 1.0;
+  return !behaviours.near_equal_groups ? kNever : behaviours.wider_near_equal ? 1.5 : 1.25;
+}
+
 StagePlan stage_plan(const serving::StageRank& rank,
                      const EngineSettings& settings,
                      const serving::Parallel& parallel,
                      std::int64_t device_memory_bytes,
                      const Behaviours& behaviours) {
-  const serving::Step step = largest_step(settings);
+  const serving::Step step = largest_step(settings, behaviours);
   constexpr std::int64_t kBlockTokens = 16;
   constexpr std::int64_t kLatentBlockTokens = 64;  // FlashMLA's
   const serving::PagingRules rules{
@@ -155,7 +162,8 @@ StagePlan stage_plan(const serving::StageRank& rank,
       .latent_block_tokens = settings.block_tokens.value_or(kLatentBlockTokens),
       .max_batched_tokens = step.tokens,
       .groups = behaviours.window_groups,
-      .near_equal = behaviours.near_equal_groups,
+      .near_equal = near_equal(behaviours),
+      .states = behaviours.cached_states ? 2 : 1,
       .draft_tokens = settings.draft_tokens,
       .engine = "vllm"};
   StagePlan plan = serving::begun_stage(rank, settings, parallel, rules);
@@ -184,7 +192,7 @@ std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model, const EngineSet
   require_known(model, settings, behaviours);
   cache::require_applicable(model, requested.scheme);
   serving::require_serving_cache_type(settings, behaviours.nvfp4_cache);
-  const std::int64_t most = largest_step(settings).sequences;
+  const std::int64_t most = largest_step(settings, behaviours).sequences;
   if (settings.sequences > most * settings.data_parallel) {
     throw InputError("--sequences",
                      std::to_string(settings.sequences) + " are more than the engine's " +

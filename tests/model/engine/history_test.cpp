@@ -54,10 +54,18 @@ TEST(EngineHistory, OfVllmHasReleasesAndNoBuilds) {
     EXPECT_NO_THROW((void)vllm::behaviours_without({behaviour.id})) << behaviour.id;
   }
   EXPECT_THROW((void)vllm::behaviours_without({"unheard-of"}), Unsupported);
-  EXPECT_TRUE(missing_behaviours(vllm, vllm.newest_version).empty());
-  EXPECT_EQ(
-      missing_behaviours(vllm, "0.13.0"),
-      (std::vector<std::string>{"draft-model", "shared-head", "graphs-in-budget", "nvfp4-cache"}));
+  EXPECT_TRUE(missing_behaviours(vllm, vllm.releases.back().version).empty());
+  const std::vector<std::string> unlogged{"cached-states", "larger-steps"};
+  EXPECT_EQ(missing_behaviours(vllm, vllm.newest_version), unlogged);
+  EXPECT_EQ(missing_behaviours(vllm, "0.13.0"),
+            (std::vector<std::string>{"draft-model",
+                                      "shared-head",
+                                      "wider-near-equal",
+                                      "graphs-in-budget",
+                                      "nvfp4-cache",
+                                      "cached-states",
+                                      "larger-steps"}));
+  EXPECT_EQ(missing_behaviours(vllm, "0.11.2").front(), "near-equal-groups");  // pull 29303
   EXPECT_THROW((void)missing_behaviours(vllm, "b9000"), InputError);
 }
 

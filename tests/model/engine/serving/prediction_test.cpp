@@ -150,7 +150,9 @@ TEST(PredictionCache, KeepsAStateMoreForEveryToken) {
   // 1,399,712 tokens, 27.81 x 131,072. Nine layers share a page: 16 blocks of attention, and four
   // states (three tokens are drafted) in each of five tables.
   const ModelSpec model = catalog("nvidia-nemotron-3-super-120b-a12b-fp8");
-  const auto plan = prepared("vllm", model, drafting(3, DType::f8_e4m3));
+  EngineSettings settings = drafting(3, DType::f8_e4m3);
+  settings.missing_behaviours = {"cached-states"};
+  const auto plan = prepared("vllm", model, settings);
   const CachePool pool = plan->pool(static_cast<std::int64_t>(36.25 * kGiB), 131072).value();
   EXPECT_EQ(pool.blocks, 1001);
   EXPECT_EQ(pool.tokens, 1001 / 6 * 8432);
@@ -167,7 +169,9 @@ TEST(PredictionCache, LengthensTheConvolutionsOfDeltaNets) {
   // tokens, 93 of them in 4.8 GiB (36,432 tokens in four tables); Qwen3.6-35B-A3B drafting three
   // 2,144 tokens, and 64.69 GiB are 20.8406 x 138 blocks.
   const auto pool = [](const char* model, std::int64_t tokens, double gib) {
-    return prepared("vllm", catalog(model), drafting(tokens, DType::f8_e4m3))
+    EngineSettings settings = drafting(tokens, DType::f8_e4m3);
+    settings.missing_behaviours = {"cached-states"};
+    return prepared("vllm", catalog(model), settings)
         ->pool(static_cast<std::int64_t>(gib * kGiB), 65536)
         .value();
   };
@@ -175,6 +179,26 @@ TEST(PredictionCache, LengthensTheConvolutionsOfDeltaNets) {
   EXPECT_EQ(pool("qwen3.5-27b", 1, 4.8).blocks, 93);
   EXPECT_EQ(pool("qwen3.6-35b-a3b", 3, 64.69).blocks, 2876);
   EXPECT_EQ(pool("qwen3.6-35b-a3b", 3, 64.69).tokens, 2876 / 4 * 2144);
+}
+
+TEST(PredictionPages, OfCachedPrefixesAreAStateMore) {
+  // A log of 0.22.1rc1.dev26 for Qwen3.6-35B-A3B with --enable-prefix-caching ("Mamba cache mode is
+  // set to 'align'"), an fp8 cache and two drafted tokens: blocks of 2,128 tokens, "3 padding
+  // layers" for 30 states beside 11 layers of attention, and 74.76 GiB hold 6,455,296 tokens, 24.62
+  // x 262,144. That is 3,349 blocks over 124 of attention and 3 x (2 + 2) states, pages of 1,024
+  // bytes a token (github.com/vllm-project/vllm, v1/kv_cache_interface.py, MambaSpec).
+  constexpr std::int64_t kBlock = 11LL * 2128 * 1024;
+  EngineSettings settings = drafting(2, DType::f8_e4m3);
+  const auto pool = [&] {
+    return prepared("vllm", catalog("qwen3.6-35b-a3b"), settings)
+        ->pool(3349 * kBlock, 262144)
+        .value();
+  };
+  EXPECT_NEAR(static_cast<double>(3349 * kBlock) / kGiB, 74.76, 0.01);
+  EXPECT_EQ(pool().blocks, 3349);
+  EXPECT_NEAR(pool().concurrency, 24.62, 0.006);
+  settings.missing_behaviours = {"cached-states"};
+  EXPECT_NEAR(pool().concurrency, 3349.0 / (124 + 3 * (1 + 2)), 1e-9);
 }
 
 // ---- Other lines, and what must hold ---------------------------------------------------------
