@@ -152,13 +152,15 @@ void plan_decode(Planner& planner) {
     }
   }
   std::vector<Dims> latent;
-  for (const int tokens : {128, 256, 512, 1024, 2048, 4096, 8192, 16384}) {
-    for (const int sequences : {1, 4}) {
-      latent.push_back({{"n_sequences", sequences}, {"tokens", tokens}, {"n_heads", 20}});
+  for (const int tokens : {128, 512, 1024, 2048, 8192}) {
+    for (const int heads : {8, 20}) {
+      for (const int sequences : {1, 4}) {
+        latent.push_back({{"n_sequences", sequences}, {"tokens", tokens}, {"n_heads", heads}});
+      }
     }
   }
-  planner.open({.op = "mla_decode", .format = "bf16", .head_dim = 576, .group = 20}, kMemory);
-  planner.add("mla_decode", "bf16", 7, latent);
+  planner.open({.op = "mla_decode", .format = "bf16", .head_dim = 576}, kBoth);
+  planner.add("mla_decode", "bf16", 18, latent);
 }
 
 void plan_prompts(Planner& planner) {
@@ -204,16 +206,23 @@ void plan_between(Planner& planner) {
 void plan_schemes(Planner& planner) {
   planner.open({.op = "index_scores", .format = "fp8", .head_dim = 128}, kMemory);
   planner.add("index_scores", "fp8_e4m3", 6, ladder("tokens", 32, 9, {{"sequences", 1}}));
-  planner.open({.op = "residual_recompute", .format = "bf16", .head_dim = 128}, kArithmetic);
-  planner.add("residual_recompute",
-              "bf16",
-              12,
-              ladder("tokens", 1, 12, {{"hidden_size", 1024}, {"n_kv_heads", 4}}));
+  std::vector<Dims> inputs =
+      ladder("tokens", 4, 10, {{"hidden_size", 1024}, {"n_kv_heads", 4}, {"head_dim", 128}});
+  for (Dims& wide :
+       ladder("tokens", 4, 10, {{"hidden_size", 2048}, {"n_kv_heads", 16}, {"head_dim", 128}})) {
+    inputs.push_back(std::move(wide));
+  }
+  planner.open({.op = "residual_recompute", .format = "bf16", .head_dim = 128}, kBoth);
+  planner.add("residual_recompute", "bf16", 18, inputs);
+  std::vector<Dims> keys;
+  for (const int heads : {8, 16}) {
+    for (Dims& of_heads :
+         ladder("tokens", 64, 8, {{"n_heads", heads}, {"n_kv_heads", heads}, {"head_dim", 128}})) {
+      keys.push_back(std::move(of_heads));
+    }
+  }
   planner.open({.op = "value_reconstruction", .format = "bf16", .head_dim = 128}, kArithmetic);
-  planner.add("value_decode",
-              "bf16",
-              12,
-              ladder("tokens", 16, 12, {{"n_heads", 8}, {"n_kv_heads", 8}, {"head_dim", 128}}));
+  planner.add("value_decode", "bf16", 12, keys);
   planner.open({.op = "head_reconstruction", .format = "bf16", .head_dim = 128}, kArithmetic);
   planner.add("head_decode", "bf16", 12, ladder("tokens", 16, 12, {}));
   planner.open({.op = "eviction_scores", .format = "bf16", .head_dim = 128}, kArithmetic);
