@@ -90,7 +90,8 @@ StepTime Generation::prompt(std::int64_t n_tokens,
 Estimate Generation::prompts(std::int64_t n_tokens, std::int64_t n_prompts) {
   const std::int64_t n_together =
       std::clamp<std::int64_t>(chunk_tokens_ / std::max<std::int64_t>(1, n_tokens), 1, n_prompts);
-  const auto n_rounds = static_cast<double>(n_prompts / n_together);
+  const std::int64_t n_whole = n_prompts / n_together;
+  const auto n_rounds = static_cast<double>(n_whole);
   Estimate time = prompt(n_tokens, 0, n_together).time_s;
   time.value *= n_rounds;
   time.low *= n_rounds;
