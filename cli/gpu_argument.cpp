@@ -128,6 +128,17 @@ void describe_devices(Machine& machine) {
 
 /// The host as a second capacity, where it is known and not the GPU's own memory.
 void add_host(const GpuOptions& options, Machine& machine) {
+/// The whole of a memory of which the system lets the GPU have a part.
+void add_shared_memory(Machine& machine) {
+  if (!machine.host_shares_memory) {
+    return;
+  }
+  const HardwareSpec& device = machine.devices.front();
+  if (device.memory_bytes > machine.capacities.front().bytes && !device.free_memory_bytes) {
+    machine.capacities.push_back({Device{Device::kHost}, device.memory_bytes, true});
+  }
+}
+
   const bool local = options.gpu && lower(*options.gpu) == "local";
   std::optional<std::int64_t> bytes;
   if (options.host_memory) {
@@ -139,6 +150,7 @@ void add_host(const GpuOptions& options, Machine& machine) {
       throw InputError("--host-memory",
                        "given, but " + (machine.n_gpus == 0 ? std::string("there is no GPU")
                                                             : machine.name + " shares the host's"),
+  add_shared_memory(machine);
                        "leave it out");
     }
   } else if (machine.n_gpus > 0 && !machine.host_shares_memory && !machine.devices.empty()) {
@@ -158,7 +170,7 @@ void add_host(const GpuOptions& options, Machine& machine) {
 MachineRules Machine::rules() const {
   MachineRules rules;
   rules.reserve_bytes = reserve_bytes;
-  rules.host_shares_memory = host_shares_memory;
+  rules.host_shares_memory = host_shares_memory && !is_gpu_limited();
   for (const Capacity& capacity : capacities) {
     if (n_gpus == 0 || capacity.device.index != Device::kHost) {
       rules.devices.push_back(capacity.device);

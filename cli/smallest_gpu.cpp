@@ -36,7 +36,7 @@ class Ledgers {
     const EngineSettings& settings = query_.settings;
     const bool asks = loads_checkpoints(*query_.engine);
     const Key key{settings.n_gpus,
-                  query_.machine.host_shares_memory,
+                  query_.machine.rules().host_shares_memory,
                   asks ? settings.device_memory_bytes : 0,
                   asks ? settings.device_name : ""};
     const auto known = reports_.find(key);
@@ -98,7 +98,7 @@ std::vector<HardwareSpec> catalog_gpus(const EngineInfo& engine, const Text& ven
 std::int64_t left_on(Device device, const MemoryLedger& ledger, const Machine& machine) {
   for (const Capacity& capacity : machine.capacities) {
     if (capacity.device == device) {
-      return capacity.bytes - ledger.total(device).high_bytes;
+      return capacity.bytes - held(ledger, capacity).high_bytes;
     }
   }
   return 0;
