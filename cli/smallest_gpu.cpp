@@ -228,14 +228,10 @@ Json json_of(Query& query, const GpuSearch& search) {
 }  // namespace
 
 void place_on(Query& query, const HardwareSpec& device, int n_gpus) {
-  const std::int64_t reserve_bytes = query.machine.reserve_bytes;
-  query.machine = machine_of(device, n_gpus);
-  query.machine.reserve_bytes = reserve_bytes;
-  EngineSettings& settings = query.settings;
-  settings.n_gpus = n_gpus;
-  settings.device_name = device.name;
-  settings.device_memory_bytes = device.memory_bytes;
-  settings.tensor_parallel = loads_checkpoints(*query.engine) ? n_gpus : 1;
+  Machine machine = machine_of(device, n_gpus);
+  machine.reserve_bytes = query.machine.reserve_bytes;
+  set_machine(query, std::move(machine));
+  query.settings.tensor_parallel = loads_checkpoints(*query.engine) ? n_gpus : 1;
 }
 
 Device fullest_device(const MemoryLedger& ledger, const Machine& machine) {
