@@ -9,6 +9,7 @@
 #include "cli/auto_placement.h"
 #include "cli/data_dir.h"
 #include "cli/drafting.h"
+#include "cli/engine_options.h"
 #include "cli/format.h"
 #include "cli/projector.h"
 #include "cli/speed_laws.h"
@@ -269,6 +270,7 @@ Query read_model_and_machine(const Options& options) {
 
 Query with_engine(Query query, const Options& options, const EngineInfo& engine) {
   query.engine = &engine;
+  require_own_options(options.engine, engine);
   if (query.model.checkpoint && query.engine->name == "llama.cpp") {
     foretell_gguf(query.model);  // it loads no safetensors
   }
