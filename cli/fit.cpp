@@ -12,6 +12,7 @@
 #include "cli/json_writer.h"
 #include "cli/quality.h"
 #include "cli/sequence_count.h"
+#include "cli/size_defaults.h"
 #include "cli/values.h"
 #include "model/error.h"
 
@@ -40,6 +41,22 @@ FitAnswer finished(const Query& query,
   return answer;
 }
 
+/// Where the engine's steps on so large a device cost context: that, and what takes smaller ones.
+void add_step_note(const Query& query,
+                   const CacheCase& cache_case,
+                   std::int64_t limit_tokens,
+                   FitAnswer& answer) {
+  const auto smaller = smaller_steps(query);
+  if (!smaller || cache_case.by_formula) {
+    return;
+  }
+  const auto plan = plan_of(smaller->query, cache_case);
+  const auto longer = longest_context(*plan, query.machine.capacities, limit_tokens);
+  if (longer.context_tokens > answer.max_context_tokens) {
+    answer.label.notes.push_back(smaller->options + " would hold more: " + smaller->rule + ".");
+  }
+}
+
 /// The longest of at most `limit_tokens`: the trained length, or less where llama.cpp's fit chose
 /// less. The fit's choice fits, unless a ledger, against the rule, grows faster at first than
 /// towards the trained length, between which the fit interpolates.
@@ -52,6 +69,9 @@ FitAnswer longest(const Query& query, const CacheCase& cache_case, std::int64_t 
   const bool chosen = limit_tokens < query.model.spec.trained_context_tokens;
   answer.limited_by =
       name(chosen && found.limited_by == LimitedBy::model ? LimitedBy::memory : found.limited_by);
+  if (found.context_tokens > 0 && found.limited_by == LimitedBy::memory) {
+    add_step_note(query, cache_case, limit_tokens, answer);
+  }
   return answer;
 }
 

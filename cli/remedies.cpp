@@ -9,6 +9,7 @@
 #include "cli/auto_placement.h"
 #include "cli/format.h"
 #include "cli/larger_machine.h"
+#include "cli/size_defaults.h"
 #include "model/error.h"
 #include "model/memory/inverse.h"
 
@@ -97,6 +98,17 @@ void add_placement(const Query& query,
   found.push_back(std::string(whole ? "experts" : "layers") +
                   " on the host, as llama.cpp's fit puts them (--auto), with " + gib(host) +
                   " of host memory");
+}
+
+/// The steps of a smaller device, where the engine takes larger ones on this.
+void add_smaller_steps(const Query& query,
+                       const CacheCase& cache_case,
+                       std::int64_t context_tokens,
+                       std::vector<std::string>& found) {
+  const auto smaller = smaller_steps(query);
+  if (smaller && case_fits(smaller->query, cache_case, context_tokens)) {
+    found.push_back("smaller steps (" + smaller->options + "): " + smaller->rule);
+  }
 }
 
 /// A file of other types shrinks what every device holds of it alike.
@@ -200,6 +212,7 @@ std::vector<std::string> remedies(const Query& query,
   if (longest.context_tokens > 0 && longest.context_tokens < context_tokens) {
     found.push_back("a context of at most " + counted(longest.context_tokens, "token"));
   }
+  add_smaller_steps(query, cache_case, context_tokens, found);
   add_cheaper_caches(query, cache_case, context_tokens, found);
   add_smaller_weights(query, options, cache_case, context_tokens, found);
   add_placement(query, cache_case, context_tokens, found);

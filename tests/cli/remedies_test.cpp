@@ -135,5 +135,14 @@ TEST(Remedies, LlamaCppSplitsLayersOverMoreGpus) {
   EXPECT_EQ(run_cli(words + " --gpus " + std::to_string(std::stoi(gpus[0]) - 1)).status, 1);
 }
 
+TEST(Remedies, TheSmallerStepsOfASmallerDevice) {
+  // vLLM takes larger steps from 70 GiB on: what fits in 69.9 GiB need not fit in 70.
+  const std::string words = "memory glm-4.7-flash --engine vllm --context 40000 --memory ";
+  EXPECT_EQ(run_cli(words + "69.9GiB").status, 0);
+  const auto options = captured(remedies(words + "70GiB"), "^smaller steps \\(([^)]*)\\): from 70");
+  ASSERT_EQ(options.size(), 1U);
+  EXPECT_EQ(run_cli(words + "70GiB " + options[0]).status, 0);
+}
+
 }  // namespace
 }  // namespace kvfathom::testing
