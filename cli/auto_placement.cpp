@@ -1,5 +1,6 @@
 #include "cli/auto_placement.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace kvfathom::cli {
@@ -27,9 +28,14 @@ llama_cpp::Fitted auto_fitted(const Query& query,
   llama_cpp::FitTask task;
   task.n_layers = n_layers(query.model.spec);
   task.has_experts = has_experts(query.model.spec);
+  // Of a cache that all sequences share the fit counts the tokens of all together.
+  const bool shared = settings.kv_unified.value_or(false) && !settings.context_is_total;
+  const std::int64_t sharing = shared ? settings.sequences : 1;
   task.streams = settings.kv_unified.value_or(false) ? 1 : settings.sequences;
   task.trained_context_tokens = query.model.spec.trained_context_tokens;
-  task.asked_context_tokens = context_tokens;
+  if (context_tokens) {
+    task.asked_context_tokens = *context_tokens * sharing;
+  }
   if (task.trained_context_tokens <= 0 && !context_tokens) {
     task.asked_context_tokens = llama_cpp::kFitContextTokens;
   }
@@ -42,9 +48,12 @@ llama_cpp::Fitted auto_fitted(const Query& query,
   task.moves_layers = !query.machine.host_shares_memory && !cache_case.by_formula;
   task.use = [&](const EngineSettings& placed, std::int64_t tokens) {
     const auto plan = plan_as_placed(query, cache_case, placed);
-    return use_of(plan->evaluate(tokens).ledger, query.machine.n_gpus);
+    const std::int64_t of_each = std::max<std::int64_t>(1, tokens / sharing);
+    return use_of(plan->evaluate(of_each).ledger, query.machine.n_gpus);
   };
-  return llama_cpp::fit_to_gpus(task, settings);
+  llama_cpp::Fitted fitted = llama_cpp::fit_to_gpus(task, settings);
+  fitted.context_tokens /= sharing;
+  return fitted;
 }
 
 Query placed_as(Query query, const llama_cpp::Fitted& chosen) {

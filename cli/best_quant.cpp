@@ -95,7 +95,7 @@ QuantAnswer answer_of(const Query& query,
   answer.report = plan->evaluate(context_tokens);
   const auto& capacities = query.machine.capacities;
   for (const Capacity& capacity : capacities) {
-    const std::int64_t needed = answer.report.ledger.total(capacity.device).high_bytes;
+    const std::int64_t needed = held(answer.report.ledger, capacity).high_bytes;
     answer.missing_bytes += std::max<std::int64_t>(0, needed - capacity.bytes);
   }
   answer.pair = {.weight_bits = kBitsPerByte *

@@ -51,7 +51,7 @@ void print_pairs(Console& console, const QuantSearch& search, std::optional<std:
 std::string lack_text(const MemoryLedger& ledger, const Machine& machine) {
   std::string text;
   for (const Capacity& capacity : machine.capacities) {
-    const DeviceTotal total = ledger.total(capacity.device);
+    const DeviceTotal total = held(ledger, capacity);
     const std::int64_t missing = total.bytes - capacity.bytes;
     const std::int64_t most = total.high_bytes - capacity.bytes;
     if (most <= 0) {

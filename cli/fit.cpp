@@ -11,6 +11,8 @@
 #include "cli/headline.h"
 #include "cli/json_writer.h"
 #include "cli/quality.h"
+#include "cli/sequence_count.h"
+#include "cli/size_defaults.h"
 #include "cli/values.h"
 #include "model/error.h"
 
@@ -19,7 +21,6 @@ namespace {
 
 /// llama.cpp counts cells in 32 bits; no model is trained beyond this either.
 constexpr std::int64_t kLongestContext = (std::int64_t{1} << 31) - 1;
-constexpr std::int64_t kMostSequences = 4096;
 
 FitAnswer finished(const Query& query,
                    const CacheCase& cache_case,
@@ -40,6 +41,22 @@ FitAnswer finished(const Query& query,
   return answer;
 }
 
+/// Where the engine's steps on so large a device cost context: that, and what takes smaller ones.
+void add_step_note(const Query& query,
+                   const CacheCase& cache_case,
+                   std::int64_t limit_tokens,
+                   FitAnswer& answer) {
+  const auto smaller = smaller_steps(query);
+  if (!smaller || cache_case.by_formula) {
+    return;
+  }
+  const auto plan = plan_of(smaller->query, cache_case);
+  const auto longer = longest_context(*plan, query.machine.capacities, limit_tokens);
+  if (longer.context_tokens > answer.max_context_tokens) {
+    answer.label.notes.push_back(smaller->options + " would hold more: " + smaller->rule + ".");
+  }
+}
+
 /// The longest of at most `limit_tokens`: the trained length, or less where llama.cpp's fit chose
 /// less. The fit's choice fits, unless a ledger, against the rule, grows faster at first than
 /// towards the trained length, between which the fit interpolates.
@@ -52,6 +69,9 @@ FitAnswer longest(const Query& query, const CacheCase& cache_case, std::int64_t 
   const bool chosen = limit_tokens < query.model.spec.trained_context_tokens;
   answer.limited_by =
       name(chosen && found.limited_by == LimitedBy::model ? LimitedBy::memory : found.limited_by);
+  if (found.context_tokens > 0 && found.limited_by == LimitedBy::memory) {
+    add_step_note(query, cache_case, limit_tokens, answer);
+  }
   return answer;
 }
 
@@ -60,56 +80,21 @@ std::int64_t limit_of(const Query& query, const Options& options) {
   return options.beyond_trained || trained <= 0 ? kLongestContext : trained;
 }
 
-/// The plan for `sequences`, or null where the engine refuses so many.
-std::unique_ptr<MemoryPlan> plan_for(const Query& query,
-                                     const CacheCase& cache_case,
-                                     std::int64_t sequences) {
-  EngineSettings settings = query.settings;
-  settings.sequences = sequences;
-  try {
-    return plan_of(query, cache_case, settings);
-  } catch (const InputError&) {
-    if (sequences == 1) {
-      throw;
-    }
-    return nullptr;
-  }
-}
-
-/// As many sequences of `context_tokens` as fit. A ledger need not grow with every sequence, so
-/// the count goes on past the first that does not fit until even the floor is too large.
 FitAnswer most_sequences(const Query& query,
                          const CacheCase& cache_case,
                          std::int64_t context_tokens) {
-  std::int64_t best = 0;
-  std::string limited_by = "memory";
-  for (std::int64_t sequences = 1; sequences <= kMostSequences; ++sequences) {
-    const auto plan = plan_for(query, cache_case, sequences);
-    if (plan == nullptr) {
-      limited_by = best + 1 == sequences ? "engine" : limited_by;
-      break;
-    }
-    if (fits(plan->evaluate(context_tokens).ledger, query.machine.capacities)) {
-      best = sequences;
-    } else if (std::any_of(query.machine.capacities.begin(),
-                           query.machine.capacities.end(),
-                           [&](const Capacity& capacity) {
-                             return plan->floor_bytes(capacity.device, context_tokens) >
-                                    capacity.bytes;
-                           })) {
-      break;
-    }
-  }
+  const std::int64_t best = count_sequences(query, cache_case, context_tokens);
   const auto plan = plan_for(query, cache_case, std::max<std::int64_t>(1, best));
   FitAnswer answer = finished(query, cache_case, *plan, best > 0 ? context_tokens : 0);
   if (best == 0) {
     answer.report = plan->evaluate(context_tokens);
-    limited_by = name(longest_context(*plan, query.machine.capacities, 1).limited_by);
-    limited_by = limited_by == "model" ? "memory" : limited_by;
+    answer.limited_by = name(longest_context(*plan, query.machine.capacities, 1).limited_by);
+    answer.limited_by = answer.limited_by == "model" ? "memory" : answer.limited_by;
+  } else {
+    answer.limited_by = limit_of_sequences(query, cache_case, best);
   }
   answer.max_context_tokens = best > 0 ? context_tokens : 0;
   answer.sequences = best;
-  answer.limited_by = limited_by;
   return answer;
 }
 

@@ -29,7 +29,7 @@ struct FitAnswer {
   SchemeLabel label;
   std::int64_t max_context_tokens = 0;  ///< 0: not even one token fits
   std::int64_t sequences = 0;
-  std::string limited_by;              ///< memory, model, weights; with --users also engine
+  std::string limited_by;              ///< memory, model, weights; with --users also engine, search
   MemoryReport report;                 ///< at the answer; at one token where nothing fits
   std::optional<Placement> placement;  ///< where layers are not simply all on one device
   std::string command;

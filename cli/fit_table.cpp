@@ -186,8 +186,8 @@ void print_fit(Console& console,
     print_ledger(console, best.report, query.machine);
     return;
   }
-  console.paragraph(console.styled("Longest", Style::bold) + ": " + best.label.text + ", " +
-                    type_pair(best.label.k, best.label.v) + " cache, " +
+  console.paragraph(console.styled(options.users ? "Most" : "Longest", Style::bold) + ": " +
+                    best.label.text + ", " + type_pair(best.label.k, best.label.v) + " cache, " +
                     extent(best.max_context_tokens, best.sequences));
   if (best.placement) {
     console.paragraph(placement_line(*best.placement), 2);

@@ -35,6 +35,21 @@ bool is_number(const std::string& text) {
   return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
 }
 
+/// A number without a unit counts bytes; one so small counts what was meant to be its unit.
+std::int64_t memory_size(const std::string& text, const char* option) {
+  constexpr std::int64_t kLeastBytes = std::int64_t{1} << 20;
+  constexpr std::int64_t kMostGiB = 4096;
+  const std::int64_t bytes = parse_size(text, option);
+  const bool is_bare = text.find_first_not_of("0123456789. ") == std::string::npos;
+  const bool is_zero = text.find_first_of("123456789") == std::string::npos;
+  if (is_bare && !is_zero && bytes < kLeastBytes) {
+    throw InputError(option,
+                     "'" + printable(text) + "' is " + std::to_string(bytes) + " bytes",
+                     "give a unit: " + text + (bytes < kMostGiB ? "GiB" : "MiB") + "?");
+  }
+  return bytes;
+}
+
 HardwareSpec device_named(const std::string& name) {
   if (is_regular_file(name) || name.ends_with(".json")) {
     return read_hardware(name);
@@ -44,7 +59,7 @@ HardwareSpec device_named(const std::string& name) {
 
 HardwareSpec device_of_size(const GpuOptions& options) {
   HardwareSpec device;
-  device.memory_bytes = parse_size(*options.memory, "--memory");
+  device.memory_bytes = memory_size(*options.memory, "--memory");
   device.name = gib(device.memory_bytes) + " of memory";
   device.memory_provenance = Provenance::exact;
   if (options.bandwidth) {
@@ -113,6 +128,17 @@ std::int64_t capacity_of(const HardwareSpec& device, bool host_only) {
   return device.free_memory_bytes.value_or(whole);
 }
 
+/// The whole of a memory of which the system lets the GPU have a part.
+void add_shared_memory(Machine& machine) {
+  if (!machine.host_shares_memory) {
+    return;
+  }
+  const HardwareSpec& device = machine.devices.front();
+  if (device.memory_bytes > machine.capacities.front().bytes && !device.free_memory_bytes) {
+    machine.capacities.push_back({Device{Device::kHost}, device.memory_bytes, true});
+  }
+}
+
 /// What follows from the devices of a machine: its name and what each of them may be filled to.
 void describe_devices(Machine& machine) {
   const bool host_only = machine.n_gpus == 0;
@@ -124,6 +150,7 @@ void describe_devices(Machine& machine) {
     machine.host_shares_memory =
         machine.host_shares_memory || (!host_only && device.unified_memory);
   }
+  add_shared_memory(machine);
 }
 
 /// The host as a second capacity, where it is known and not the GPU's own memory.
@@ -131,7 +158,7 @@ void add_host(const GpuOptions& options, Machine& machine) {
   const bool local = options.gpu && lower(*options.gpu) == "local";
   std::optional<std::int64_t> bytes;
   if (options.host_memory) {
-    bytes = parse_size(*options.host_memory, "--host-memory");
+    bytes = memory_size(*options.host_memory, "--host-memory");
     if (machine.devices.empty()) {
       throw InputError("--host-memory", "given without a GPU", "give --gpu NAME or --memory SIZE");
     }
@@ -158,7 +185,7 @@ void add_host(const GpuOptions& options, Machine& machine) {
 MachineRules Machine::rules() const {
   MachineRules rules;
   rules.reserve_bytes = reserve_bytes;
-  rules.host_shares_memory = host_shares_memory;
+  rules.host_shares_memory = host_shares_memory && !is_gpu_limited();
   for (const Capacity& capacity : capacities) {
     if (n_gpus == 0 || capacity.device.index != Device::kHost) {
       rules.devices.push_back(capacity.device);
@@ -191,7 +218,7 @@ Machine read_machine(const GpuOptions& options) {
     throw InputError("--bandwidth", "given without --memory", "a GPU by name has its own");
   }
   if (options.reserve) {
-    machine.reserve_bytes = parse_size(*options.reserve, "--reserve");
+    machine.reserve_bytes = memory_size(*options.reserve, "--reserve");
   }
   const bool host_only = (counted && count == 0) ||
                          (!machine.devices.empty() && machine.devices.front().vendor == "cpu");

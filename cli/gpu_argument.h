@@ -19,11 +19,16 @@ struct Machine {
   /// What each device may be filled to, reserve included; the host's, if it is known, is the last.
   std::vector<Capacity> capacities;
   std::int64_t reserve_bytes = 0;
-  bool host_shares_memory = false;
+  bool host_shares_memory = false;   ///< gpu0 and the host have one memory
   std::optional<HardwareSpec> host;  ///< CPU and memory beside the GPUs, where something is known
 
   /// What each GPU holds, where they differ: layers are split by it. Empty where they do not.
   [[nodiscard]] std::vector<std::int64_t> uneven_memory() const;
+  /// Whether gpu0 may have only a part of a memory that it shares with the host: then the whole is
+  /// the host's capacity.
+  [[nodiscard]] bool is_gpu_limited() const {
+    return !capacities.empty() && capacities.back().with_gpu0;
+  }
   [[nodiscard]] bool known() const { return !capacities.empty(); }
   [[nodiscard]] MachineRules rules() const;
 };

@@ -73,6 +73,9 @@ std::string machine_line(const Machine& machine) {
   }
   std::string text = machine.name;
   const std::string size = gib(machine.capacities.front().bytes);
+  if (machine.is_gpu_limited()) {
+    return text + ", " + size + " for the GPU of " + gib(machine.capacities.back().bytes);
+  }
   if (!machine.uneven_memory().empty()) {
     std::string sizes;
     for (const std::int64_t bytes : machine.uneven_memory()) {

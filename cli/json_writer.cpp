@@ -102,7 +102,10 @@ Json device_totals_json(const MemoryLedger& ledger, const Machine& machine) {
     for (const Capacity& capacity : machine.capacities) {
       if (capacity.device == line.device) {
         json["capacity_bytes"] = capacity.bytes;
-        json["fits"] = total.high_bytes <= capacity.bytes;
+        json["fits"] = held(ledger, capacity).high_bytes <= capacity.bytes;
+        if (capacity.with_gpu0) {
+          json["shared_with"] = name(Device{0});
+        }
       }
     }
     totals.push_back(std::move(json));

@@ -67,13 +67,15 @@ void add_device(Console& console,
         {{}, {"total", Style::bold}, {gib_number(total.bytes), Style::bold}, {}, {}});
     return;
   }
-  const std::int64_t free = capacity->bytes - total.bytes;
-  const Style verdict = total.high_bytes <= capacity->bytes ? Style::good : Style::bad;
-  table.rows.push_back({{},
-                        {free < 0 ? "missing" : "free", verdict},
-                        {gib_number(std::abs(free)), verdict},
-                        {},
-                        {"of " + gib(capacity->bytes), Style::dim}});
+  const DeviceTotal paid = held(ledger, *capacity);
+  const std::int64_t free = capacity->bytes - paid.bytes;
+  const Style verdict = paid.high_bytes <= capacity->bytes ? Style::good : Style::bad;
+  table.rows.push_back(
+      {{},
+       {free < 0 ? "missing" : "free", verdict},
+       {gib_number(std::abs(free)), verdict},
+       {},
+       {"of " + gib(capacity->bytes) + (capacity->with_gpu0 ? ", gpu0's in it" : ""), Style::dim}});
 }
 
 }  // namespace

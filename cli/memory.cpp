@@ -122,7 +122,7 @@ struct Room {
 Room room_in(const MemoryLedger& ledger, const Machine& machine) {
   Room room;
   for (const Capacity& capacity : machine.capacities) {
-    const DeviceTotal total = ledger.total(capacity.device);
+    const DeviceTotal total = held(ledger, capacity);
     room.bytes = std::min(room.bytes, capacity.bytes - total.bytes);
     room.low_bytes = std::min(room.low_bytes, capacity.bytes - total.high_bytes);
   }

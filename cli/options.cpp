@@ -1,5 +1,7 @@
 #include "cli/options.h"
 
+#include <string>
+
 #include <CLI/CLI.hpp>
 
 namespace kvfathom::cli {
@@ -132,10 +134,13 @@ void add_speed_options(CLI::App& command, Options& options) {
 void add_engine_options(CLI::App& command, Options& options) {
   EngineOptions& engine = options.engine;
   const Group group{command, "Engine"};
+  const std::string name = command.get_name();
   group.add("--engine",
             engine.engine,
             "E",
-            "llama.cpp (default for GGUF), vllm (default else), ideal, reference .. or all");
+            name == "fit"
+                ? "llama.cpp (default for GGUF), vllm (default else), ideal, reference .. or all"
+                : "llama.cpp (default for GGUF), vllm (default else), ideal, reference ..");
   group.add("--engine-version", engine.engine_version, "V", "build (b9000), release or date");
   group.add("--context", engine.context, "N", "tokens per sequence");
   group.add(
@@ -143,8 +148,10 @@ void add_engine_options(CLI::App& command, Options& options) {
   command
       .add_option("--scheme",
                   engine.schemes,
-                  "cache scheme, repeatable: ID, ID:key=value,.. or ID+offload:..; 'all': every "
-                  "one that applies")
+                  name == "fit" || name == "speed"
+                      ? "cache scheme, repeatable: ID, ID:key=value,.. or ID+offload:..; 'all': "
+                        "every one that applies"
+                      : "cache scheme: ID, ID:key=value,.. or ID+offload:..")
       ->type_name("ID")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)

@@ -9,6 +9,7 @@
 #include "cli/auto_placement.h"
 #include "cli/data_dir.h"
 #include "cli/drafting.h"
+#include "cli/engine_options.h"
 #include "cli/format.h"
 #include "cli/projector.h"
 #include "cli/speed_laws.h"
@@ -237,37 +238,45 @@ bool has_experts(const ModelSpec& model) {
   });
 }
 
+void set_machine(Query& query, Machine machine) {
+  EngineSettings& settings = query.settings;
+  query.machine = std::move(machine);
+  settings.n_gpus = query.machine.n_gpus;
+  settings.gpu_memory_bytes = query.machine.uneven_memory();
+  settings.uneven_device_memory_bytes.clear();
+  if (query.machine.devices.empty()) {
+    return;
+  }
+  settings.device_name = query.machine.devices.front().name;
+  std::vector<std::int64_t> memory;
+  for (const HardwareSpec& device : query.machine.devices) {
+    memory.push_back(device.memory_bytes);
+  }
+  const auto [least, most] = std::minmax_element(memory.begin(), memory.end());
+  settings.device_memory_bytes = *least;
+  if (*least != *most) {
+    settings.uneven_device_memory_bytes = std::move(memory);
+  }
+}
+
 Query read_model_and_machine(const Options& options) {
   Query query;
   query.speeds = std::make_shared<SpeedData>();
   query.settings = settings_of(options.engine);
-  query.machine = read_machine(with_a_device_per_rank(options.gpu, query.settings));
   query.model = read_model(options.model, options.weights);
-  query.settings.n_gpus = query.machine.n_gpus;
-  if (!query.machine.devices.empty()) {
-    query.settings.device_name = query.machine.devices.front().name;
-    std::vector<std::int64_t> memory;
-    for (const HardwareSpec& device : query.machine.devices) {
-      memory.push_back(device.memory_bytes);
-    }
-    const auto [least, most] = std::minmax_element(memory.begin(), memory.end());
-    query.settings.device_memory_bytes = *least;
-    if (*least != *most) {
-      query.settings.uneven_device_memory_bytes = std::move(memory);
-    }
-  }
+  set_machine(query, read_machine(with_a_device_per_rank(options.gpu, query.settings)));
   return query;
 }
 
 Query with_engine(Query query, const Options& options, const EngineInfo& engine) {
   query.engine = &engine;
+  require_own_options(options.engine, engine);
   if (query.model.checkpoint && query.engine->name == "llama.cpp") {
     foretell_gguf(query.model);  // it loads no safetensors
   }
   if (loads_checkpoints(engine)) {
     query.model.file = served_name(query.model, options.model, options.weights);
   }
-  query.settings.gpu_memory_bytes = query.machine.uneven_memory();
   read_placement(options, query);
   if (query.model.foretold) {
     query.settings.weights_provenance = Provenance::modelled;

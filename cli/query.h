@@ -88,6 +88,9 @@ struct Query {
 [[nodiscard]] Query read_model_and_machine(const Options& options);
 [[nodiscard]] Query with_engine(Query query, const Options& options, const EngineInfo& engine);
 
+/// Puts the query on another machine, and tells the engine what it needs to know of it.
+void set_machine(Query& query, Machine machine);
+
 /// A plan of the query's engine for one case, on the query's machine.
 [[nodiscard]] std::unique_ptr<MemoryPlan> plan_of(const Query& query, const CacheCase& cache_case);
 [[nodiscard]] std::unique_ptr<MemoryPlan> plan_of(const Query& query,

@@ -2,25 +2,19 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <span>
+#include <utility>
 
 #include "cli/auto_placement.h"
 #include "cli/format.h"
-#include "cli/headline.h"
+#include "cli/larger_machine.h"
+#include "cli/size_defaults.h"
 #include "model/error.h"
 #include "model/memory/inverse.h"
 
 namespace kvfathom::cli {
 namespace {
-
-bool case_fits(const Query& query, const CacheCase& cache_case, std::int64_t context_tokens) {
-  try {
-    const auto plan = plan_of(query, cache_case);
-    return fits(plan->evaluate(context_tokens).ledger, query.machine.capacities);
-  } catch (const Error&) {
-    return false;
-  }
-}
 
 void add_cheaper_caches(const Query& query,
                         const CacheCase& cache_case,
@@ -106,28 +100,102 @@ void add_placement(const Query& query,
                   " of host memory");
 }
 
-/// Room for the weights as they are, or weights for the room there is.
-void add_what_is_missing(const Query& query,
-                         const MemoryPlan& plan,
-                         std::int64_t context_tokens,
-                         std::vector<std::string>& found) {
-  const MemoryLedger ledger = plan.evaluate(context_tokens).ledger;
+/// The steps of a smaller device, where the engine takes larger ones on this.
+void add_smaller_steps(const Query& query,
+                       const CacheCase& cache_case,
+                       std::int64_t context_tokens,
+                       std::vector<std::string>& found) {
+  const auto smaller = smaller_steps(query);
+  if (smaller && case_fits(smaller->query, cache_case, context_tokens)) {
+    found.push_back("smaller steps (" + smaller->options + "): " + smaller->rule);
+  }
+}
+
+/// A file of other types shrinks what every device holds of it alike.
+void add_smaller_file(const Query& query,
+                      const MemoryLedger& ledger,
+                      std::vector<std::string>& found) {
+  if (query.model.foretold) {
+    return;
+  }
+  std::int64_t all = 0;
+  double kept = 1.0;
   for (const Capacity& capacity : query.machine.capacities) {
-    const std::int64_t needed = ledger.total(capacity.device).high_bytes;
-    const std::int64_t missing = needed - capacity.bytes;
-    if (missing <= 0) {
-      continue;
-    }
     std::int64_t weights = 0;
     for (const LedgerLine& line : ledger.lines) {
-      const bool counts = line.device == capacity.device && line.kind == LedgerKind::weights;
+      const bool counts = pays_for(capacity, line.device) && line.kind == LedgerKind::weights;
       weights += counts ? line.high_bytes : 0;
     }
-    if (!query.model.foretold && weights > missing) {
-      found.push_back("a file whose weights take at most " + gib(weights - missing) +
-                      " instead of " + gib(weights));
+    const std::int64_t missing = held(ledger, capacity).high_bytes - capacity.bytes;
+    all = capacity.with_gpu0 ? weights : all + weights;
+    if (missing >= weights && missing > 0) {
+      return;
     }
-    found.push_back("a device of " + gib(needed) + ", " + gib(missing) + " more");
+    if (missing > 0) {
+      kept = std::min(kept, static_cast<double>(weights - missing) / static_cast<double>(weights));
+    }
+  }
+  if (kept < 1.0) {
+    found.push_back("a file whose weights take at most " +
+                    gib(static_cast<std::int64_t>(kept * static_cast<double>(all))) +
+                    " instead of " + gib(all));
+  }
+}
+
+void add_more_gpus(const Query& query,
+                   const Options& options,
+                   const CacheCase& cache_case,
+                   std::int64_t context_tokens,
+                   std::vector<std::string>& found) {
+  const std::optional<GpuCount> enough = enough_gpus(query, cache_case, context_tokens);
+  if (!enough) {
+    return;
+  }
+  const std::string gpus = "--gpus " + std::to_string(enough->n_gpus);
+  const std::string ranks = "--tensor-parallel " + std::to_string(enough->tensor_parallel);
+  const bool cuts = loads_checkpoints(*query.engine);
+  found.push_back(std::to_string(enough->n_gpus) + " such GPUs (" +
+                  (!cuts              ? gpus
+                   : options.gpu.gpus ? gpus + " " + ranks
+                                      : ranks) +
+                  ")");
+}
+
+/// "a device of 30.00 GiB, 6.01 GiB more"; equal ones once, others by name.
+void add_larger_devices(const Query& query,
+                        const CacheCase& cache_case,
+                        std::int64_t context_tokens,
+                        std::vector<std::string>& found) {
+  const Machine& machine = query.machine;
+  const std::vector<std::int64_t> enough = enough_memory(query, cache_case, context_tokens);
+  const bool even = machine.uneven_memory().empty();
+  std::string text;
+  for (std::size_t i = 0; i < enough.size(); ++i) {
+    const Capacity& capacity = machine.capacities[i];
+    const bool told = even && i > 0 && capacity.device.index != Device::kHost;
+    const std::int64_t more = enough[i] - capacity.bytes;
+    if (more <= 0 || told) {
+      continue;
+    }
+    const std::string size = gib(enough[i]);
+    text += text.empty() ? "" : ", together with ";
+    if (capacity.device.index == Device::kHost) {
+      text += size + (machine.n_gpus == 0  ? " of memory"
+                      : capacity.with_gpu0 ? " of memory in all"
+                                           : " of host memory");
+    } else if (machine.is_gpu_limited()) {
+      text += "a limit of " + size + " for the GPU";
+    } else if (!even) {
+      text += name(capacity.device).append(" of ").append(size);
+    } else {
+      text += machine.n_gpus == 1 ? "a device of " + size
+                                  : std::to_string(machine.n_gpus) + " devices of " + size;
+    }
+    const bool each = even && machine.n_gpus > 1 && capacity.device.index != Device::kHost;
+    text += (each ? " each, " : ", ") + gib(more) + " more";
+  }
+  if (!text.empty()) {
+    found.push_back(std::move(text));
   }
 }
 
@@ -144,10 +212,13 @@ std::vector<std::string> remedies(const Query& query,
   if (longest.context_tokens > 0 && longest.context_tokens < context_tokens) {
     found.push_back("a context of at most " + counted(longest.context_tokens, "token"));
   }
+  add_smaller_steps(query, cache_case, context_tokens, found);
   add_cheaper_caches(query, cache_case, context_tokens, found);
   add_smaller_weights(query, options, cache_case, context_tokens, found);
   add_placement(query, cache_case, context_tokens, found);
-  add_what_is_missing(query, *plan, context_tokens, found);
+  add_smaller_file(query, plan->evaluate(context_tokens).ledger, found);
+  add_more_gpus(query, options, cache_case, context_tokens, found);
+  add_larger_devices(query, cache_case, context_tokens, found);
   return found;
 }
 

@@ -36,7 +36,7 @@ class Ledgers {
     const EngineSettings& settings = query_.settings;
     const bool asks = loads_checkpoints(*query_.engine);
     const Key key{settings.n_gpus,
-                  query_.machine.host_shares_memory,
+                  query_.machine.rules().host_shares_memory,
                   asks ? settings.device_memory_bytes : 0,
                   asks ? settings.device_name : ""};
     const auto known = reports_.find(key);
@@ -98,7 +98,7 @@ std::vector<HardwareSpec> catalog_gpus(const EngineInfo& engine, const Text& ven
 std::int64_t left_on(Device device, const MemoryLedger& ledger, const Machine& machine) {
   for (const Capacity& capacity : machine.capacities) {
     if (capacity.device == device) {
-      return capacity.bytes - ledger.total(device).high_bytes;
+      return capacity.bytes - held(ledger, capacity).high_bytes;
     }
   }
   return 0;
@@ -228,14 +228,10 @@ Json json_of(Query& query, const GpuSearch& search) {
 }  // namespace
 
 void place_on(Query& query, const HardwareSpec& device, int n_gpus) {
-  const std::int64_t reserve_bytes = query.machine.reserve_bytes;
-  query.machine = machine_of(device, n_gpus);
-  query.machine.reserve_bytes = reserve_bytes;
-  EngineSettings& settings = query.settings;
-  settings.n_gpus = n_gpus;
-  settings.device_name = device.name;
-  settings.device_memory_bytes = device.memory_bytes;
-  settings.tensor_parallel = loads_checkpoints(*query.engine) ? n_gpus : 1;
+  Machine machine = machine_of(device, n_gpus);
+  machine.reserve_bytes = query.machine.reserve_bytes;
+  set_machine(query, std::move(machine));
+  query.settings.tensor_parallel = loads_checkpoints(*query.engine) ? n_gpus : 1;
 }
 
 Device fullest_device(const MemoryLedger& ledger, const Machine& machine) {

@@ -134,6 +134,26 @@ void add_attention_notes(const ModelSpec& model,
   }
 }
 
+/// Vectors are stored at the inputs of layers that the scheme applies to, at most one at each.
+void require_room_for_checkpoints(const ModelSpec& model, const SchemeRequest& requested) {
+  const auto* residual = std::get_if<ResidualParameters>(&requested.parameters);
+  if (residual == nullptr) {
+    return;
+  }
+  const LayerPlace place{.hidden_size = model.hidden_size};
+  const auto n_layers = std::ranges::count_if(model.layers, [&](const LayerSpec& layer) {
+    const auto schemes = schemes_of(layer.mixer, requested, place);
+    return std::ranges::any_of(schemes,
+                               [](const Scheme& scheme) { return name(scheme) == Residual::name; });
+  });
+  if (residual->checkpoints > n_layers) {
+    throw InputError("--scheme",
+                     "checkpoints=" + count(residual->checkpoints) + " for " + count(n_layers) +
+                         " layers of " + model.name,
+                     "at most one for each");
+  }
+}
+
 }  // namespace
 
 std::string obstacle(const Attention& attention,
@@ -176,6 +196,7 @@ void require_applicable(const ModelSpec& model, const SchemeRequest& requested) 
     throw InputError(
         "--scheme", '"' + spelled(requested) + "\" applies to no layer of " + model.name, *reason);
   }
+  require_room_for_checkpoints(model, requested);
 }
 
 bool is_native_scheme(const ModelSpec& model, CacheScheme scheme) {

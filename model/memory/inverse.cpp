@@ -10,7 +10,7 @@ bool floor_fits(const MemoryPlan& plan,
                 std::span<const Capacity> capacities,
                 std::int64_t context_tokens) {
   return std::ranges::all_of(capacities, [&](const Capacity& capacity) {
-    return plan.floor_bytes(capacity.device, context_tokens) <= capacity.bytes;
+    return floor_bytes(plan, capacity, context_tokens) <= capacity.bytes;
   });
 }
 
@@ -35,7 +35,7 @@ bool weights_fit(const MemoryPlan& plan,
   return std::ranges::all_of(capacities, [&](const Capacity& capacity) {
     std::int64_t weights_bytes = 0;
     for (const LedgerLine& line : ledger.lines) {
-      if (line.device == capacity.device && line.kind == LedgerKind::weights) {
+      if (pays_for(capacity, line.device) && line.kind == LedgerKind::weights) {
         weights_bytes += line.high_bytes;
       }
     }
@@ -50,9 +50,26 @@ std::string_view name(LimitedBy limit) {
   return kNames.at(static_cast<std::size_t>(limit));
 }
 
+DeviceTotal held(const MemoryLedger& ledger, const Capacity& capacity) {
+  DeviceTotal total = ledger.total(capacity.device);
+  if (capacity.with_gpu0) {
+    const DeviceTotal gpu = ledger.total(Device{0});
+    total.bytes += gpu.bytes;
+    total.high_bytes += gpu.high_bytes;
+  }
+  return total;
+}
+
+std::int64_t floor_bytes(const MemoryPlan& plan,
+                         const Capacity& capacity,
+                         std::int64_t context_tokens) {
+  const std::int64_t own = plan.floor_bytes(capacity.device, context_tokens);
+  return capacity.with_gpu0 ? own + plan.floor_bytes(Device{0}, context_tokens) : own;
+}
+
 bool fits(const MemoryLedger& ledger, std::span<const Capacity> capacities) {
   return std::ranges::all_of(capacities, [&](const Capacity& capacity) {
-    return ledger.total(capacity.device).high_bytes <= capacity.bytes;
+    return held(ledger, capacity).high_bytes <= capacity.bytes;
   });
 }
 

@@ -14,7 +14,21 @@ namespace kvfathom {
 struct Capacity {
   Device device;
   std::int64_t bytes = 0;  ///< usable: total or free memory less what is kept in reserve
+  bool with_gpu0 = false;  ///< the host's, of which gpu0 has what it holds too
 };
+
+/// What of a ledger is paid from `capacity`.
+[[nodiscard]] DeviceTotal held(const MemoryLedger& ledger, const Capacity& capacity);
+
+/// Whether lines of `device` are paid from `capacity`.
+[[nodiscard]] inline bool pays_for(const Capacity& capacity, Device device) {
+  return device == capacity.device || (capacity.with_gpu0 && device == Device{0});
+}
+
+/// Lower bound of what `capacity` is needed for at this or any larger context.
+[[nodiscard]] std::int64_t floor_bytes(const MemoryPlan& plan,
+                                       const Capacity& capacity,
+                                       std::int64_t context_tokens);
 
 /// Whether every device holds its lines, by the high bound of lines that are not exact.
 [[nodiscard]] bool fits(const MemoryLedger& ledger, std::span<const Capacity> capacities);

@@ -148,6 +148,24 @@ constexpr Refusal kRefusals[] = {
     {"fit glm-4.7-flash --host-memory 1GiB",
      2,
      "--host-memory: given without a GPU; give --gpu NAME or --memory SIZE"},
+    {"memory llama-3.1-8b --memory 24 --context 1000",
+     2,
+     "--memory: '24' is 24 bytes; give a unit: 24GiB?"},
+    {"memory llama-3.1-8b --memory 24576 --context 1000",
+     2,
+     "--memory: '24576' is 24576 bytes; give a unit: 24576MiB?"},
+    {"memory llama-3.1-8b --gpu rtx-4090 --reserve 0.5 --context 1000",
+     2,
+     "--reserve: '0.5' is 0 bytes; give a unit: 0.5GiB?"},
+    {"memory llama-3.1-8b --scheme residual:checkpoints=33 --context 1000",
+     2,
+     "--scheme: checkpoints=33 for 32 layers of Llama-3.1-8B; at most one for each"},
+    {"memory mamba2-2.7b --context 1000 --engine sglang",
+     3,
+     "mamba2-2.7b: sglang: no rule for states without attention beside"},
+    {"memory llama-3.1-8b --gpu h100 --gpus 2 --engine vllm --context 8",
+     2,
+     "--gpus: 2 devices for 1 rank; add --tensor-parallel 2"},
     {"validate --truth /nowhere", 2, "--truth: '/nowhere' is no folder; one with truth rows"},
 };
 
@@ -174,6 +192,18 @@ TEST(App, VersionAndHelp) {
     EXPECT_EQ(help.status, 0);
     EXPECT_NE(help.out.find("example:\n  kvfathom " + std::string(command)), std::string::npos);
   }
+}
+
+TEST(App, HelpSaysWhatEachCommandTakes) {
+  const auto help = [](const std::string& command) { return run_cli(command + " --help").out; };
+  EXPECT_NE(help("fit").find(".. or all"), std::string::npos);
+  for (const std::string command : {"memory", "speed", "crossover"}) {
+    EXPECT_EQ(help(command).find(".. or all"), std::string::npos) << command;
+    const std::string words = command + " llama-3.1-8b --gpu h100 ";
+    EXPECT_EQ(run_cli(words + "--context 8 --engine all").status, 2) << command;
+  }
+  EXPECT_NE(help("speed").find("'all'"), std::string::npos);
+  EXPECT_EQ(help("memory").find("'all'"), std::string::npos);
 }
 
 }  // namespace

@@ -310,7 +310,10 @@ TEST(DefaultEngine, RefusesForVllmWhatNoEngineTakes) {
 TEST(Placement, AppleLimitsBoundTheGpuAndNotTheHost) {
   const std::string words = "memory llama-3.1-8b --weights q8_0 --context 8192 --gpu m4-pro";
   EXPECT_EQ(total_of(json_of(words), "gpu0").at("capacity_bytes"), std::int64_t{48} << 30);
-  EXPECT_TRUE(total_of(json_of(words), "host").is_null());  // one memory, counted once
+  // One memory: the host's lines are paid from what the GPU leaves of all 64 GiB.
+  const Json host = total_of(json_of(words), "host");
+  EXPECT_EQ(host.at("capacity_bytes"), std::int64_t{64} << 30);
+  EXPECT_EQ(host.at("shared_with"), "gpu0");
   EXPECT_EQ(total_of(json_of(words + " --gpus 0"), "host").at("capacity_bytes"),
             std::int64_t{64} << 30);
 }

@@ -7,6 +7,10 @@
 
 namespace kvfathom::llama_cpp {
 
+/// Of one context: LLAMA_MAX_SEQ of src/llama-cparams.h ("n_seq_max must be <= 256"). It was 64
+/// until github.com/ggml-org/llama.cpp/pull/15916 (September 2025), which is not told apart here.
+inline constexpr std::int64_t kMostSequences = 256;
+
 /// What the rounding depends on, besides the context.
 struct CellSettings {
   std::int64_t sequences = 1;

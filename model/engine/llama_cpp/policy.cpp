@@ -165,7 +165,10 @@ class LlamaCppPlan final : public MemoryPlan {
   [[nodiscard]] std::int64_t next_smaller(std::int64_t context_tokens) const override {
     // Cells step by 256; batches are clipped token by token below the largest batch, and older
     // builds do not pad.
-    const std::int64_t step_down = (context_tokens - 1) / 256 * 256;
+    std::int64_t step_down = (context_tokens - 1) / 256 * 256;
+    if (resolved_.cells.kv_unified && !settings_.context_is_total) {  // they share the cells
+      step_down = (context_tokens * settings_.sequences - 1) / 256 * 256 / settings_.sequences;
+    }
     const bool clipped = total_context(step_down) < resolved_.cells.batch_tokens;
     return resolved_.behaviours.cells_256 && !clipped ? step_down : context_tokens - 1;
   }
@@ -182,8 +185,7 @@ class LlamaCppPlan final : public MemoryPlan {
   void resolve_flash_attention();
 
   [[nodiscard]] std::int64_t total_context(std::int64_t context_tokens) const {
-    const bool is_total = settings_.context_is_total || resolved_.cells.kv_unified;
-    return is_total ? context_tokens : context_tokens * settings_.sequences;
+    return settings_.context_is_total ? context_tokens : context_tokens * settings_.sequences;
   }
   [[nodiscard]] Cells cells_at(std::int64_t context_tokens) const {
     return llama_cpp::cells_of(total_context(context_tokens), resolved_.cells);
@@ -356,6 +358,11 @@ std::unique_ptr<MemoryPlan> prepare_llama_cpp(const ModelSpec& model,
   }
   llama_cpp::refuse_placement(model, settings);
   require_positive("--sequences", settings.sequences);
+  if (settings.sequences > llama_cpp::kMostSequences) {
+    throw InputError("--sequences",
+                     std::to_string(settings.sequences) + " are more than llama.cpp takes",
+                     "at most " + std::to_string(llama_cpp::kMostSequences) + " in one server");
+  }
   require_positive("--batch-tokens", settings.batch_tokens.value_or(1));
   cache::require_model_scheme("llama.cpp", settings);
   cache::require_applicable(model, settings.scheme);

@@ -217,9 +217,8 @@ PagedCache with_state_pool(const ModelSpec& rank,
   std::ranges::copy_if(
       layers, std::back_inserter(growing), [](const LayerBytes& l) { return l.state == 0; });
   if (growing.empty()) {
-    throw Unsupported(rank.name,
-                      std::string(rules.engine) + ": no rule for states without attention beside",
-                      "use fewer stages, or another model");
+    throw Unsupported(
+        rank.name, std::string(rules.engine) + ": no rule for states without attention beside", "");
   }
   PagedCache cache = one_group(growing, rules);
   cache.state_pool = rules.state_pool;
@@ -350,7 +349,10 @@ PagedCache paged_cache(const ModelSpec& rank,
   }
   const std::vector<LayerBytes> layers = layer_bytes(rank, settings, rules);
   if (layers.empty()) {
-    throw Unsupported(rank.name, "a pipeline stage holds no cache", "use fewer stages");
+    const bool is_staged = settings.pipeline_parallel > 1;
+    throw Unsupported(rank.name,
+                      is_staged ? "a pipeline stage holds no cache" : "no layer holds a cache",
+                      is_staged ? "use fewer stages" : "");
   }
   const bool uniform = std::ranges::all_of(
       layers, [](const LayerBytes& l) { return l.state == 0 && l.window_tokens == 0; });

@@ -307,10 +307,13 @@ Parallel parallel_of(const EngineSettings& settings) {
         "--gpus", "0: no rule for this engine without a GPU is known", "use 1 or more");
   }
   if (settings.n_gpus > 1 && settings.n_gpus != parallel.devices()) {
+    const bool is_cut = parallel.devices() > 1;
     throw InputError("--gpus",
                      std::to_string(settings.n_gpus) + " devices for " +
-                         std::to_string(parallel.devices()) + " ranks",
-                     "--tensor-parallel x --pipeline-parallel x --data-parallel must equal it");
+                         std::to_string(parallel.devices()) + (is_cut ? " ranks" : " rank"),
+                     is_cut
+                         ? "--tensor-parallel x --pipeline-parallel x --data-parallel must equal it"
+                         : "add --tensor-parallel " + std::to_string(settings.n_gpus));
   }
   if (settings.expert_parallel != 1 && settings.expert_parallel != parallel.experts) {
     throw InputError("--expert-parallel",

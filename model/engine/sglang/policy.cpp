@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <string>
 #include <variant>
 #include <vector>
@@ -195,8 +196,10 @@ void require_even_devices(const EngineSettings& settings) {
 }
 
 double default_share(const EngineSettings& settings) {
-  return sglang_default_share(
-      settings.device_memory_bytes, settings.tensor_parallel, settings.pipeline_parallel);
+  return sglang_default_share(settings.device_memory_bytes,
+                              settings.tensor_parallel,
+                              settings.pipeline_parallel,
+                              settings.max_batched_tokens);
 }
 
 std::string sglang_command(const EngineSettings& settings,
@@ -281,18 +284,22 @@ serving::StagePlan stage_plan(const serving::StageRank& rank,
 
 double sglang_default_share(std::int64_t device_memory_bytes,
                             std::int64_t tensor_parallel,
-                            std::int64_t pipeline_parallel) {
+                            std::int64_t pipeline_parallel,
+                            std::optional<std::int64_t> chunk_tokens) {
   const DeviceClass& device_class = class_of(device_memory_bytes);
   const auto device_mib =
       std::floor(static_cast<double>(device_memory_bytes) / static_cast<double>(kMiB));
   const std::int64_t batch =
       tensor_parallel < 4 ? device_class.graph_batch : device_class.wide_graph_batch;
+  constexpr std::int64_t kLeastChunk = 2048;
+  const std::int64_t chunk =
+      std::max(kLeastChunk, chunk_tokens.value_or(device_class.chunk_tokens));
   constexpr double kMetadataMiB = 512;
   constexpr double kMiBPerChunkToken = 1.5;
   constexpr double kMiBPerGraphSequence = 2;
   constexpr double kMiBPerEightRanks = 1024;
   const double kept_mib =
-      kMetadataMiB + kMiBPerChunkToken * static_cast<double>(device_class.chunk_tokens) +
+      kMetadataMiB + kMiBPerChunkToken * static_cast<double>(chunk) +
       kMiBPerGraphSequence * static_cast<double>(batch) +
       kMiBPerEightRanks * static_cast<double>(tensor_parallel * pipeline_parallel) / 8;
   if (device_mib <= 0) {
@@ -301,6 +308,20 @@ double sglang_default_share(std::int64_t device_memory_bytes,
   constexpr double kThousandths = 1000;
   const double share = (device_mib - kept_mib) / device_mib;
   return std::clamp(std::round(share * kThousandths) / kThousandths, 0.0, 1.0);
+}
+
+std::optional<serving::SizeDefault> sglang_size_default(const EngineSettings& settings) {
+  const DeviceClass* own = &class_of(settings.device_memory_bytes);
+  if (own == std::begin(kClasses) || settings.max_batched_tokens) {
+    return std::nullopt;
+  }
+  const DeviceClass* below = own - 1;
+  if (below->chunk_tokens == own->chunk_tokens) {
+    return std::nullopt;
+  }
+  return serving::SizeDefault{.from_bytes = below->below_mib * kMiB,
+                              .tokens = own->chunk_tokens,
+                              .tokens_below = below->chunk_tokens};
 }
 
 std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model,

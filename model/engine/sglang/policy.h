@@ -2,8 +2,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "model/engine/engine.h"
+#include "model/engine/serving/size_default.h"
 
 namespace kvfathom {
 
@@ -15,11 +17,18 @@ namespace kvfathom {
 [[nodiscard]] std::unique_ptr<MemoryPlan> prepare_sglang(const ModelSpec& model,
                                                          const EngineSettings& requested);
 
+/// The chunk of a device of these settings, where it is larger than a smaller device's and no
+/// setting says how large it is.
+[[nodiscard]] std::optional<serving::SizeDefault> sglang_size_default(
+    const EngineSettings& settings);
+
 /// The default of --mem-fraction-static for a device and its ranks: activations by the size of a
-/// chunk and CUDA graphs by the largest batch are kept free (server_args.py since
-/// github.com/sgl-project/sglang/pull/10975; the constant and the share per rank are recalled).
+/// chunk (the one asked for, else the device's) and CUDA graphs by the largest batch are kept free
+/// (server_args.py since github.com/sgl-project/sglang/pull/10975; the constant and the share per
+/// rank are recalled).
 [[nodiscard]] double sglang_default_share(std::int64_t device_memory_bytes,
                                           std::int64_t tensor_parallel,
-                                          std::int64_t pipeline_parallel);
+                                          std::int64_t pipeline_parallel,
+                                          std::optional<std::int64_t> chunk_tokens);
 
 }  // namespace kvfathom

@@ -18,23 +18,25 @@ using vllm::Behaviours;
 
 constexpr double kDefaultUtilization = 0.9;
 constexpr std::int64_t kGiB = std::int64_t{1} << 30;
+constexpr std::int64_t kLargeDevice = 70 * kGiB;
+constexpr std::int64_t kStepTokens = 2048;
+constexpr std::int64_t kStepSequences = 256;
 
 /// The server's defaults grow on large devices, but not on the A100 and not on machines whose
 /// memory the driver does not report (arg_utils.py, default_max_num_batched_tokens).
 bool is_large_device(const EngineSettings& settings) {
-  constexpr std::int64_t kLarge = 70 * kGiB;
   const std::string& name = settings.device_name;
   const bool excepted = name.find("A100") != std::string::npos ||
                         name.find("A800") != std::string::npos ||
                         name.find("GB10") != std::string::npos;
-  return settings.device_memory_bytes >= kLarge && !excepted;
+  return settings.device_memory_bytes >= kLargeDevice && !excepted;
 }
 
 serving::Step largest_step(const EngineSettings& settings, const Behaviours& behaviours) {
   const bool large = is_large_device(settings);
   const std::int64_t most_tokens = behaviours.larger_steps ? 16384 : 8192;
-  return {.tokens = settings.max_batched_tokens.value_or(large ? most_tokens : 2048),
-          .sequences = settings.max_sequences.value_or(large ? 1024 : 256),
+  return {.tokens = settings.max_batched_tokens.value_or(large ? most_tokens : kStepTokens),
+          .sequences = settings.max_sequences.value_or(large ? 1024 : kStepSequences),
           .drafts = settings.draft_tokens > 0 || settings.draft_model != nullptr};
 }
 
@@ -185,6 +187,19 @@ StagePlan stage_plan(const serving::StageRank& rank,
 }
 
 }  // namespace
+
+std::optional<serving::SizeDefault> vllm_size_default(const EngineSettings& settings) {
+  const bool asks_for_more = settings.sequences > kStepSequences * settings.data_parallel;
+  if (!is_large_device(settings) || settings.max_batched_tokens || settings.max_sequences ||
+      asks_for_more) {
+    return std::nullopt;
+  }
+  const Behaviours behaviours = vllm::behaviours_without(settings.missing_behaviours);
+  return serving::SizeDefault{.from_bytes = kLargeDevice,
+                              .tokens = largest_step(settings, behaviours).tokens,
+                              .tokens_below = kStepTokens,
+                              .sequences_below = kStepSequences};
+}
 
 std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model, const EngineSettings& requested) {
   const EngineSettings settings = cache::with_native_scheme(model, requested);

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "model/engine/engine.h"
+#include "model/engine/serving/size_default.h"
 
 namespace kvfathom {
 
@@ -11,5 +13,9 @@ namespace kvfathom {
 /// outside of torch are modelled. Unsupported: GGUF weights, schemes and versions without a rule.
 [[nodiscard]] std::unique_ptr<MemoryPlan> prepare_vllm(const ModelSpec& model,
                                                        const EngineSettings& requested);
+
+/// The step of a device of these settings, where it is larger than a smaller device's and no
+/// setting says how large it is.
+[[nodiscard]] std::optional<serving::SizeDefault> vllm_size_default(const EngineSettings& settings);
 
 }  // namespace kvfathom

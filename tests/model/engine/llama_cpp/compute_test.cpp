@@ -131,6 +131,9 @@ TEST(ComputePlan, UnknownArchitectureIsRefusedByName) {
     FAIL() << "built a graph for an unknown architecture";
   } catch (const Unsupported& e) {
     EXPECT_NE(std::string(e.what()).find("no-such-architecture"), std::string::npos);
+    for (const char* known : {"one of ", " llama,", " qwen3,", " gemma3,"}) {
+      EXPECT_NE(e.allowed().find(known), std::string::npos) << e.allowed();
+    }
   }
 }
 

@@ -241,7 +241,12 @@ TEST(Ranks, RefuseWhatTheEnginesRefuse) {
             "--tensor-parallel: 3 ranks for 14336 feed-forward channels; the engine takes divisors "
             "only");
   EXPECT_EQ(refusal([](EngineSettings& s) { s.n_gpus = 2; }),
-            "--gpus: 2 devices for 1 ranks; --tensor-parallel x --pipeline-parallel x "
+            "--gpus: 2 devices for 1 rank; add --tensor-parallel 2");
+  EXPECT_EQ(refusal([](EngineSettings& s) {
+              s.n_gpus = 4;
+              s.tensor_parallel = 2;
+            }),
+            "--gpus: 4 devices for 2 ranks; --tensor-parallel x --pipeline-parallel x "
             "--data-parallel must equal it");
   EXPECT_EQ(refusal([](EngineSettings& s) { s.cache_type_k = s.cache_type_v = DType::q8_0; }),
             "--cache-type-k: q8_0 is no cache type of this engine and version; use f16, bf16, "

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "model/error.h"
 
@@ -21,6 +23,22 @@ constexpr std::array kFamilies{decoder_families,
                                mamba_hybrid_family,
                                delta_net_family};
 
+std::string names() {
+  std::vector<std::string_view> sorted;
+  for (const auto family : kFamilies) {
+    for (const ArchitectureRow& row : family()) {
+      sorted.push_back(row.name);
+    }
+  }
+  std::ranges::sort(sorted);
+  std::string text;
+  for (const std::string_view name : sorted) {
+    text += text.empty() ? "" : ", ";
+    text += name;
+  }
+  return text;
+}
+
 }  // namespace
 
 BuildGraph graph_builder(std::string_view architecture) {
@@ -33,7 +51,7 @@ BuildGraph graph_builder(std::string_view architecture) {
   }
   throw Unsupported("model architecture",
                     "no llama.cpp compute graph for \"" + std::string(architecture) + "\"",
-                    "an architecture with a graph builder");
+                    "one of " + names());
 }
 
 const Attention& attention_of(const Builder& b, std::size_t layer) {
