@@ -44,10 +44,32 @@ TEST(Quality, NearestFirstByRatio) {
                                              figure("kivi", "4", 4)};
   const std::vector<std::pair<std::string, double>> asked{{"bits", 3}};
   std::string order;
-  for (const cache::Evidence& found : cache::nearest(figures, "kivi", asked)) {
+  for (const cache::Evidence& found : cache::nearest(figures, "kivi", "", asked)) {
     order += found.setting;
   }
   EXPECT_EQ(order, "428");  // log2(4/3) < log2(3/2) < log2(8/3)
+}
+
+TEST(Quality, TheSameModelComesBeforeANearerSetting) {
+  const auto figure = [](const char* model, const char* setting, double bits) {
+    cache::Evidence evidence;
+    evidence.scheme = "kivi";
+    evidence.model = model;
+    evidence.setting = setting;
+    evidence.numbers = {{"bits", bits}};
+    return evidence;
+  };
+  const std::vector<cache::Evidence> figures{figure("Llama-2-7B", "a", 3),
+                                             figure("Llama-3.1-8B-Instruct", "b", 3),
+                                             figure("Llama-3.1-8B", "c", 2),
+                                             figure("Llama-3.1-8B", "d", 4)};
+  const std::vector<std::pair<std::string, double>> asked{{"bits", 3}};
+  std::string order;
+  for (const cache::Evidence& found :
+       cache::nearest(figures, "kivi", "meta-llama/Llama 3.1 8B", asked)) {
+    order += found.setting;
+  }
+  EXPECT_EQ(order, "bdca");
 }
 
 TEST(Quality, AFileOfAnotherFormIsRefused) {
