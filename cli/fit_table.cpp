@@ -143,7 +143,7 @@ void print_reasons(Console& console,
     }
     console.paragraph(text, 2);
   }
-  if (query.machine.n_gpus > 1) {
+  if (query.machine.n_gpus > query.settings.data_parallel) {
     console.paragraph("B/token: of all GPUs together", 2);
   }
   print_draft_line(console, query, answers.front().report.ledger);

@@ -90,9 +90,8 @@ Json json_of(const Query& query, const Answer& answer) {
 std::string growth_text(const Query& query, const Answer& answer) {
   const CacheReport& cache = answer.report.cache;
   const EngineSettings& settings = query.settings;
-  const bool several = query.machine.n_gpus > 1 && cache.bytes_per_token > 0;
-  const bool alike = settings.tensor_parallel > 1 && settings.pipeline_parallel == 1 &&
-                     settings.data_parallel == 1;
+  const bool several = query.machine.n_gpus > settings.data_parallel && cache.bytes_per_token > 0;
+  const bool alike = settings.tensor_parallel > 1 && settings.pipeline_parallel == 1;
   std::string text = "One more token ";
   text += answer.generated_bytes_per_token > 0 ? "of the prompt adds " : "adds ";
   text += thousands(cache.bytes_per_token) + " B" + (several ? " in all" : "");

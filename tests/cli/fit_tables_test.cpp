@@ -134,6 +134,14 @@ TEST(ManyGpus, AlikeOnesAreOneSectionAndSumsSayThatTheyAreSums) {
   }
 }
 
+TEST(ManyGpus, ASequenceIsOnOneReplica) {
+  const std::string words =
+      "memory llama-3.1-8b --gpu h100-sxm --gpus 2 --data-parallel 2 --sequences 2 "
+      "--context 32768 --engine vllm";
+  EXPECT_EQ(json_of(words).at("cache").at("bytes_per_token"), 131072);
+  EXPECT_TRUE(says(words, "One more token adds 131,072 B."));
+}
+
 TEST(ManyGpus, StagesThatDifferKeepTheirSections) {
   const std::string text = run_cli(
                                "memory llama-3.1-8b --gpu h100-sxm --gpus 4 --tensor-parallel 2 "
