@@ -241,6 +241,9 @@ void print_engines(Console& console,
   console.line();
   print_lines(console, answers);
   console.line();
+  if (query.machine.n_gpus > query.settings.data_parallel) {
+    console.paragraph("B/token: of all GPUs together; GiB: of the first", 2);
+  }
   print_differences(console, options, answers);
   for (const RefusedEngine& one : refused) {
     console.paragraph("- " + one.engine + " refused: " + printable(one.reason), 2);

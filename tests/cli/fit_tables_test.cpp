@@ -134,6 +134,13 @@ TEST(ManyGpus, AlikeOnesAreOneSectionAndSumsSayThatTheyAreSums) {
   }
 }
 
+TEST(ManyGpus, EnginesSideBySideSayWhoseBytesTheyCount) {
+  const std::string sentence = "B/token: of all GPUs together; GiB: of the first";
+  const std::string words = "fit llama-3.1-8b --gpu h100-sxm --engine all";
+  EXPECT_TRUE(says(words + " --gpus 2 --tensor-parallel 2", sentence));
+  EXPECT_FALSE(says(words, sentence));
+}
+
 TEST(ManyGpus, ASequenceIsOnOneReplica) {
   const std::string words =
       "memory llama-3.1-8b --gpu h100-sxm --gpus 2 --data-parallel 2 --sequences 2 "
