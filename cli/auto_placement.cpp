@@ -56,6 +56,19 @@ llama_cpp::Fitted auto_fitted(const Query& query,
   return fitted;
 }
 
+std::optional<std::int64_t> longer_if_named(const Query& query,
+                                            const CacheCase& cache_case,
+                                            std::int64_t context_tokens) {
+  for (std::int64_t named = query.model.spec.trained_context_tokens; named > context_tokens;
+       named /= 2) {
+    const Query placed = placed_as(query, auto_fitted(query, cache_case, named));
+    if (fits(plan_of(placed, cache_case)->evaluate(named).ledger, query.machine.capacities)) {
+      return named;
+    }
+  }
+  return std::nullopt;
+}
+
 Query placed_as(Query query, const llama_cpp::Fitted& chosen) {
   query.settings = chosen.settings;
   query.auto_context_tokens.reset();

@@ -13,6 +13,12 @@ namespace kvfathom::cli {
                                             const CacheCase& cache_case,
                                             std::optional<std::int64_t> context_tokens);
 
+/// A context beyond `context_tokens` that fits once it is asked for by name, so that it stays and
+/// more goes to the host: the trained one, or a half, a quarter .. of it.
+[[nodiscard]] std::optional<std::int64_t> longer_if_named(const Query& query,
+                                                          const CacheCase& cache_case,
+                                                          std::int64_t context_tokens);
+
 /// `query` with the layers of `chosen`, and nothing left to place.
 [[nodiscard]] Query placed_as(Query query, const llama_cpp::Fitted& chosen);
 

@@ -61,7 +61,10 @@ std::vector<Query> with_every_weights(const Query& query,
     try {
       Query packed = query;
       packed.model = read_model(options.model, recipe);
-      packed.model.file = serving ? query.model.file + "-" + recipe : packed.model.file;
+      if (serving) {
+        packed.settings.online_fp8 = quantises_online(*query.engine, packed.model.weights);
+        packed.model.file = served_name(packed.model, options.model, !packed.settings.online_fp8);
+      }
       queries.push_back(std::move(packed));
     } catch (const Error& error) {
       refused.push_back({recipe, error.what()});
@@ -91,7 +94,7 @@ QuantAnswer answer_of(const Query& query,
   answer.weights = query.model.weights;
   answer.cache_case = cache_case;
   answer.label = label_of(query, cache_case, *plan);
-  answer.label.quality = evidence(answer.label, cache_case, context_tokens);
+  answer.label.quality = evidence(query, answer.label, cache_case, context_tokens);
   answer.report = plan->evaluate(context_tokens);
   const auto& capacities = query.machine.capacities;
   for (const Capacity& capacity : capacities) {

@@ -108,7 +108,7 @@ void print_best_quant(Console& console, const Query& query, const QuantSearch& s
                     best_quant_sentence(search, query.machine) + ".");
   const QuantAnswer& shown = best ? search.answers[*best] : nearest_to_fit(search);
   console.paragraph("Bits are counted, quality is not predicted.");
-  if (!shown.label.quality.empty()) {
+  if (!shown.label.exact) {
     print_quality(console, shown.label.quality);
   }
   for (const RefusedWeights& one : search.refused) {
@@ -116,10 +116,7 @@ void print_best_quant(Console& console, const Query& query, const QuantSearch& s
   }
   console.line();
   print_ledger(console, shown.report, query.machine);
-  if (!shown.command.empty()) {
-    console.line();
-    console.line("  " + shown.command);
-  }
+  print_command(console, query, search.context_tokens, shown.command);
 }
 
 }  // namespace kvfathom::cli

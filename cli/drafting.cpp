@@ -21,8 +21,10 @@ void draft_on_the_ranks(const DraftOptions& options, DraftQuery draft, Query& qu
                       "give --draft alone");
   }
   const Provenance provenance = draft.model.foretold ? Provenance::modelled : Provenance::exact;
-  query.settings.draft_model = std::make_shared<const DraftModel>(DraftModel{
-      draft.model.spec, provenance, served_name(draft.model, *options.model, options.weights)});
+  query.settings.draft_model = std::make_shared<const DraftModel>(
+      DraftModel{draft.model.spec,
+                 provenance,
+                 served_name(draft.model, *options.model, options.weights.has_value())});
   query.draft = std::move(draft);
 }
 

@@ -28,13 +28,14 @@ FitAnswer finished(const Query& query,
                    std::int64_t context_tokens) {
   const std::int64_t shown = std::max<std::int64_t>(1, context_tokens);
   FitAnswer answer;
-  answer.engine = versioned_engine(query);
+  const bool by_formula = cache_case.by_formula;
+  answer.engine = by_formula ? "ideal" : versioned_engine(query);
   answer.beside = beside_the_model(query);
-  answer.engine_name = query.engine->name;
-  answer.engine_version = query.engine_version;
+  answer.engine_name = by_formula ? "ideal" : query.engine->name;
+  answer.engine_version = by_formula ? "" : query.engine_version;
   answer.cache_case = cache_case;
   answer.label = label_of(query, cache_case, plan);
-  answer.label.quality = evidence(answer.label, cache_case, shown);
+  answer.label.quality = evidence(query, answer.label, cache_case, shown);
   answer.report = plan.evaluate(shown);
   answer.placement = plan.placement();
   answer.command = context_tokens > 0 ? plan.command(shown, shell_word(query.model.file)) : "";
@@ -166,9 +167,10 @@ Query calibrated(Query query, const Options& options) {
   return query;
 }
 
-/// What a case is answered for: the query with its layers placed, and how far it may look.
+/// What a case is answered for: the query with its layers placed, where they are (else the query as
+/// it is), and how far it may look.
 struct Aim {
-  Query query;
+  std::optional<Query> placed;
   std::int64_t limit_tokens = 0;
 };
 
@@ -177,7 +179,7 @@ Aim aim_of(const Query& query,
            const CacheCase& cache_case,
            std::int64_t users_context) {
   if (!query.auto_context_tokens) {
-    return {query, limit_of(query, options)};
+    return {std::nullopt, limit_of(query, options)};
   }
   if (cache_case.by_formula) {
     return {placed_as(query, {query.settings}), limit_of(query, options)};
@@ -187,6 +189,20 @@ Aim aim_of(const Query& query,
   return {placed_as(query, chosen), chosen.context_tokens};
 }
 
+FitAnswer answer_of(const Query& query,
+                    const Options& options,
+                    const CacheCase& cache_case,
+                    std::int64_t users_context) {
+  const Aim aim = aim_of(query, options, cache_case, users_context);
+  const Query& of_case = aim.placed ? *aim.placed : query;
+  FitAnswer answer = options.users ? most_sequences(of_case, cache_case, users_context)
+                                   : longest(of_case, cache_case, aim.limit_tokens);
+  if (options.with_speed) {
+    add_speed(of_case, answer);
+  }
+  return answer;
+}
+
 std::vector<FitAnswer> answers_of(const Query& query,
                                   const Options& options,
                                   const std::vector<CacheCase>& cases,
@@ -194,23 +210,45 @@ std::vector<FitAnswer> answers_of(const Query& query,
   std::vector<FitAnswer> answers;
   answers.reserve(cases.size());
   for (const CacheCase& cache_case : cases) {
-    const Aim aim = aim_of(query, options, cache_case, users_context);
-    answers.push_back(options.users ? most_sequences(aim.query, cache_case, users_context)
-                                    : longest(aim.query, cache_case, aim.limit_tokens));
-    if (options.with_speed) {
-      add_speed(aim.query, answers.back());
-    }
+    answers.push_back(answer_of(query, options, cache_case, users_context));
   }
   return answers;
 }
 
-/// The cases of one engine beside others: what was named, else its own cache as it is by default.
-std::vector<CacheCase> cases_beside_others(const Query& query, const Options& options) {
-  std::vector<CacheCase> cases = fit_cases(query, options);
+/// What one engine of many is asked: what was named, else its own cache as it is by default.
+std::vector<FitCandidate> candidates_beside_others(const Query& query, const Options& options) {
+  std::vector<FitCandidate> candidates = fit_candidates(query, options);
   if (options.engine.schemes.empty()) {
-    cases.resize(1);
+    candidates.resize(1);
   }
-  return cases;
+  // A version of llama.cpp has one layout of latents, which is its native one.
+  if (wants_all_schemes(options) && query.engine->name == "llama.cpp") {
+    std::erase_if(candidates, [](const FitCandidate& one) {
+      return one.cache_case.scheme == CacheScheme::mla_with_v ||
+             one.cache_case.scheme == CacheScheme::mla_expanded;
+    });
+  }
+  return candidates;
+}
+
+/// One engine's answers of many. What it cannot run, of all that there is, `ideal` answers alone.
+std::vector<FitAnswer> answers_beside_others(const Query& query,
+                                             const Options& options,
+                                             std::int64_t users_context) {
+  std::vector<FitAnswer> answers;
+  for (const auto& [cache_case, is_named] : candidates_beside_others(query, options)) {
+    try {
+      FitAnswer answer = answer_of(query, options, cache_case, users_context);
+      if (answer.label.engine_support || !wants_all_schemes(options)) {
+        answers.push_back(std::move(answer));
+      }
+    } catch (const Error&) {
+      if (is_named) {
+        throw;
+      }
+    }
+  }
+  return answers;
 }
 
 int exit_code(const std::vector<FitAnswer>& answers) {
@@ -257,8 +295,7 @@ int fit_all_engines(const Options& options, Console& console, std::int64_t users
     }
     try {
       const Query query = calibrated(with_engine(base, options, engine), options);
-      const auto cases = cases_beside_others(query, options);
-      for (FitAnswer& answer : answers_of(query, options, cases, users_context)) {
+      for (FitAnswer& answer : answers_beside_others(query, options, users_context)) {
         answers.push_back(std::move(answer));
       }
     } catch (const InputError& error) {

@@ -41,6 +41,16 @@ struct FitAnswer {
 [[nodiscard]] std::int64_t asked_for(const Options& options, const FitAnswer& answer);
 [[nodiscard]] const char* title_of(const Options& options);
 
+/// A case that `fit` tries. What was asked for by name must answer or say why not; the rest may
+/// silently not apply.
+struct FitCandidate {
+  CacheCase cache_case;
+  bool is_named = false;
+};
+
+/// The cases of `fit_cases` before the engine is asked about them.
+[[nodiscard]] std::vector<FitCandidate> fit_candidates(const Query& query, const Options& options);
+
 /// An engine of `--engine all` that has no answer, and why.
 struct RefusedEngine {
   std::string engine;
@@ -53,6 +63,9 @@ void print_engines(Console& console,
                    const Options& options,
                    const std::vector<FitAnswer>& answers,
                    const std::vector<RefusedEngine>& refused);
+
+/// A line for each lossy scheme of the answers: what was published about it.
+void print_published(Console& console, const std::vector<FitAnswer>& answers);
 
 void print_fit(Console& console,
                const Query& query,

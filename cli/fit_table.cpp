@@ -1,10 +1,12 @@
 #include <algorithm>
 
+#include "cli/auto_placement.h"
 #include "cli/fit.h"
 #include "cli/fit_speed.h"
 #include "cli/format.h"
 #include "cli/headline.h"
 #include "cli/ledger_table.h"
+#include "cli/quality.h"
 #include "cli/remedies.h"
 #include "cli/sentences.h"
 #include "cli/table.h"
@@ -42,8 +44,7 @@ void print_answers(Console& console,
   constexpr int kOtherColumns = 52;
   int longest_label = 14;
   for (const FitAnswer& answer : answers) {
-    const bool marked = !answer.label.engine_support;
-    longest_label = std::max(longest_label, display_width(answer.label.text) + (marked ? 2 : 0));
+    longest_label = std::max(longest_label, display_width(marked(answer.label, answer.cache_case)));
   }
   constexpr int kFewestCells = 4;  // fewer tell nothing
   constexpr int kMostCells = 30;
@@ -63,14 +64,21 @@ void print_answers(Console& console,
   if (options.with_speed) {
     add_speed_columns(table);
   }
+  bool by_formula = false;
   for (const FitAnswer& answer : answers) {
+    if (answer.cache_case.by_formula && !by_formula) {
+      by_formula = true;
+      table.rows.emplace_back();
+      table.rows.push_back({{"What " + answers.front().engine +
+                             " does not run, by the formula, without its own memory:"}});
+    }
     const Style style =
         &answer == &best && answer.max_context_tokens > 0 ? Style::good : style_of(answer);
     const std::int64_t n = asked_for(options, answer);
     table.rows.push_back(
-        {{answer.label.text + (answer.label.engine_support ? "" : " *"), style},
+        {{marked(answer.label, answer.cache_case), style},
          {type_pair(answer.label.k, answer.label.v), style},
-         {thousands(answer.report.cache.bytes_per_token), style},
+         {thousands(device_bytes_per_token(answer.report.cache)), style},
          {thousands(n), style},
          {bar(static_cast<double>(n) / most, bar_cells, console.terminal.utf8), style},
          {answer.limited_by, style}});
@@ -118,32 +126,32 @@ void print_reasons(Console& console,
                    const Query& query,
                    const Options& options,
                    const std::vector<FitAnswer>& answers) {
-  std::string last;
+  std::vector<std::string> told;
   const FitAnswer& first = answers.front();
   const std::int64_t native = first.label.text == "native" ? first.report.cache.bytes_per_token : 0;
   for (const FitAnswer& answer : answers) {
-    if (&answer != &answers.front() && answer.label.text == last) {
+    if (std::ranges::find(told, answer.label.text) != told.end()) {
       continue;
     }
-    last = answer.label.text;
+    told.push_back(answer.label.text);
     std::string text =
         answer.label.text + ": " + stored_line(query.model.spec, request_of(answer.cache_case));
-    const std::int64_t per_token = answer.report.cache.bytes_per_token;
-    if (answer.label.text != "native" && native > 0 && per_token > 0) {
+    const std::int64_t per_token = device_bytes_per_token(answer.report.cache);
+    constexpr std::int64_t kHundredths = 100;
+    if (answer.label.text != "native" && native > 0 && per_token * kHundredths >= native) {
       text += "; " + times(per_token, native) + " x native";
     }
     console.paragraph(text, 2);
   }
+  if (query.machine.n_gpus > query.settings.data_parallel) {
+    console.paragraph("B/token: of all GPUs together", 2);
+  }
   print_draft_line(console, query, answers.front().report.ledger);
   print_notes(console, query, options, answers);
-  const bool unsupported = std::any_of(
-      answers.begin(), answers.end(), [](const FitAnswer& a) { return !a.label.engine_support; });
-  const bool by_formula = std::any_of(
-      answers.begin(), answers.end(), [](const FitAnswer& a) { return a.cache_case.by_formula; });
-  if (unsupported) {
-    console.paragraph("* " + versioned_engine(query) + " cannot run it; shown for comparison" +
-                          (by_formula ? ", without the engine's buffers where it has no rule" : ""),
-                      2);
+  if (std::ranges::any_of(answers, [](const FitAnswer& answer) {
+        return is_for_comparison(answer.label, answer.cache_case);
+      })) {
+    console.paragraph("* " + versioned_engine(query) + " cannot run it; shown for comparison", 2);
   }
 }
 
@@ -159,7 +167,36 @@ void print_failure(Console& console,
   }
 }
 
+/// llama.cpp's fit moves layers to the host for no more than its least context, unless more is
+/// asked for by name.
+void print_longer(Console& console,
+                  const Query& query,
+                  const Options& options,
+                  const FitAnswer& best) {
+  if (!query.auto_context_tokens || options.users || best.limited_by == "model" ||
+      best.max_context_tokens > llama_cpp::kFitContextTokens) {
+    return;
+  }
+  const auto longer = longer_if_named(query, best.cache_case, best.max_context_tokens);
+  if (longer) {
+    console.paragraph("llama.cpp's fit moves no more to the host than " +
+                          thousands(llama_cpp::kFitContextTokens) +
+                          " tokens need; memory --auto --context " + std::to_string(*longer) +
+                          " asks for more, and fits.",
+                      2);
+  }
+}
+
 }  // namespace
+
+void print_published(Console& console, const std::vector<FitAnswer>& answers) {
+  std::vector<QualityRow> rows;
+  rows.reserve(answers.size());
+  for (const FitAnswer& answer : answers) {
+    rows.push_back(quality_row(answer.label, answer.cache_case));
+  }
+  print_quality_lines(console, rows);
+}
 
 void print_fit(Console& console,
                const Query& query,
@@ -178,6 +215,7 @@ void print_fit(Console& console,
   }
   console.line();
   print_reasons(console, query, options, answers);
+  print_published(console, answers);
   print_speed_notes(console, answers, RowsAre::schemes);
   console.line();
   if (best.max_context_tokens == 0) {
@@ -192,11 +230,9 @@ void print_fit(Console& console,
   if (best.placement) {
     console.paragraph(placement_line(*best.placement), 2);
   }
+  print_longer(console, query, options, best);
   print_ledger(console, best.report, query.machine);
-  if (!best.command.empty()) {
-    console.line();
-    console.line("  " + best.command);
-  }
+  print_command(console, query, best.max_context_tokens, best.command);
 }
 
 }  // namespace kvfathom::cli

@@ -207,4 +207,31 @@ std::string stored_line(const ModelSpec& model, const cache::SchemeRequest& sche
   return text.empty() ? "nothing" : text;
 }
 
+void print_command(Console& console,
+                   const Query& query,
+                   std::int64_t context_tokens,
+                   const std::string& command) {
+  if (command.empty()) {
+    return;
+  }
+  console.line();
+  console.line("  " + command);
+  const std::int64_t trained = query.model.spec.trained_context_tokens;
+  if (trained <= 0 || context_tokens <= trained) {
+    return;
+  }
+  const std::string beyond = " refuses more than the trained " + counted(trained, "token");
+  if (query.engine->name == "vllm") {
+    console.paragraph("vllm" + beyond +
+                          " unless --hf-overrides scales the positions or "
+                          "VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 is set.",
+                      2);
+  } else if (query.engine->name == "sglang") {
+    console.paragraph("sglang" + beyond +
+                          " unless --json-model-override-args scales the positions or "
+                          "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1 is set.",
+                      2);
+  }
+}
+
 }  // namespace kvfathom::cli

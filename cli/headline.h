@@ -46,4 +46,11 @@ void print_default_refused(Console& console, const Query& query);
 /// What one token leaves in the cache: "47 layers x 576 values, V is a view of K".
 [[nodiscard]] std::string stored_line(const ModelSpec& model, const cache::SchemeRequest& scheme);
 
+/// The engine's command, if it has one, and what it wants to hear before it serves a context that
+/// is longer than the trained one.
+void print_command(Console& console,
+                   const Query& query,
+                   std::int64_t context_tokens,
+                   const std::string& command);
+
 }  // namespace kvfathom::cli

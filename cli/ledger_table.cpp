@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 
 #include "cli/format.h"
 #include "cli/table.h"
@@ -22,12 +23,64 @@ std::vector<Device> devices_of(const MemoryLedger& ledger) {
   return devices;
 }
 
+/// Devices in a row that hold the same, of which one is printed.
+struct Alike {
+  Device first;
+  Device last;
+  int n = 1;
+};
+
 const Capacity* capacity_of(const Machine& machine, Device device) {
   const auto found = std::find_if(
       machine.capacities.begin(), machine.capacities.end(), [&](const Capacity& capacity) {
         return capacity.device == device;
       });
   return found == machine.capacities.end() ? nullptr : &*found;
+}
+
+bool hold_the_same(const MemoryLedger& ledger, const Machine& machine, Device a, Device b) {
+  const auto lines_of = [&](Device device) {
+    std::vector<LedgerLine> lines;
+    std::ranges::copy_if(ledger.lines, std::back_inserter(lines), [&](const LedgerLine& line) {
+      return line.device == device;
+    });
+    return lines;
+  };
+  const auto same = [](const LedgerLine& one, const LedgerLine& other) {
+    return one.kind == other.kind && one.bytes == other.bytes && one.low_bytes == other.low_bytes &&
+           one.high_bytes == other.high_bytes && one.provenance == other.provenance;
+  };
+  const Capacity* room = capacity_of(machine, a);
+  const Capacity* other_room = capacity_of(machine, b);
+  const bool same_room = room == nullptr || other_room == nullptr
+                             ? room == other_room
+                             : room->bytes == other_room->bytes;
+  const bool host = a.index == Device::kHost || b.index == Device::kHost;
+  return !host && same_room && std::ranges::equal(lines_of(a), lines_of(b), same);
+}
+
+std::vector<Alike> folded(const MemoryLedger& ledger, const Machine& machine) {
+  std::vector<Alike> runs;
+  for (const Device device : devices_of(ledger)) {
+    if (!runs.empty() && hold_the_same(ledger, machine, runs.back().first, device)) {
+      runs.back().last = device;
+      ++runs.back().n;
+    } else {
+      runs.push_back({device, device});
+    }
+  }
+  return runs;
+}
+
+/// In the cells before the first lines: {"gpu0"}, {"each of", "8 GPUs"}, {"each of", "gpu1-7"}.
+std::array<std::string, 2> labels_of(const Alike& alike, const Machine& machine) {
+  if (alike.n == 1) {
+    return {name(alike.first), ""};
+  }
+  const bool all = alike.n == machine.n_gpus;
+  return {
+      "each of",
+      all ? counted(alike.n, "GPU") : name(alike.first) + "-" + std::to_string(alike.last.index)};
 }
 
 std::string how_sure(const LedgerLine& line) {
@@ -41,8 +94,9 @@ std::string how_sure(const LedgerLine& line) {
 void add_device(Console& console,
                 Table& table,
                 const MemoryLedger& ledger,
-                Device device,
+                const Alike& alike,
                 const Machine& machine) {
+  const Device device = alike.first;
   const DeviceTotal total = ledger.total(device);
   const Capacity* capacity = capacity_of(machine, device);
   const std::int64_t whole =
@@ -51,27 +105,30 @@ void add_device(Console& console,
     return bar(
         static_cast<double>(bytes) / static_cast<double>(whole), kBarCells, console.terminal.utf8);
   };
-  std::string label = name(device);
+  std::array<std::string, 2> labels = labels_of(alike, machine);
   for (const LedgerLine& line : ledger.lines) {
     if (line.device == device) {
-      table.rows.push_back({{label, Style::bold},
+      table.rows.push_back({{labels.front(), Style::bold},
                             {std::string(name(line.kind))},
                             {gib_number(line.bytes)},
                             {share(line.bytes), Style::accent},
                             {how_sure(line), Style::dim}});
-      label.clear();
+      labels = {labels.back(), ""};
     }
   }
   if (capacity == nullptr) {
-    table.rows.push_back(
-        {{}, {"total", Style::bold}, {gib_number(total.bytes), Style::bold}, {}, {}});
+    table.rows.push_back({{labels.front(), Style::bold},
+                          {"total", Style::bold},
+                          {gib_number(total.bytes), Style::bold},
+                          {},
+                          {}});
     return;
   }
   const DeviceTotal paid = held(ledger, *capacity);
   const std::int64_t free = capacity->bytes - paid.bytes;
   const Style verdict = paid.high_bytes <= capacity->bytes ? Style::good : Style::bad;
   table.rows.push_back(
-      {{},
+      {{labels.front(), Style::bold},
        {free < 0 ? "missing" : "free", verdict},
        {gib_number(std::abs(free)), verdict},
        {},
@@ -99,8 +156,8 @@ std::string bar(double share, int cells, bool utf8) {
 void print_ledger(Console& console, const MemoryReport& report, const Machine& machine) {
   Table table{.columns = {{"device"}, {"line"}, {"GiB", Align::right}, {"share"}, {"how sure"}},
               .rows = {}};
-  for (const Device device : devices_of(report.ledger)) {
-    add_device(console, table, report.ledger, device, machine);
+  for (const Alike& alike : folded(report.ledger, machine)) {
+    add_device(console, table, report.ledger, alike, machine);
   }
   const std::optional<OffloadedCache>& away = report.cache.offloaded;
   if (away && away->bytes > 0 && away->tier != name(Device{Device::kHost})) {

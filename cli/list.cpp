@@ -27,7 +27,8 @@ namespace {
 struct Listing {
   Json items = Json::array();
   Table table;
-  std::vector<std::array<std::string, 3>> entries = {};  ///< a name and two paragraphs, for prose
+  std::vector<std::array<std::string, 3>> entries = {};  ///< a name and two lines, for prose
+  std::string note = {};                                 ///< behind them
 };
 
 Listing list_models() {
@@ -85,14 +86,13 @@ Listing list_schemes() {
                              {"summary", row.summary},
                              {"source", row.source},
                              {"parameters", parameters}});
-    std::string what(row.summary);
-    what.append(" Source: ").append(row.source).append(".");
-    std::string bytes = "Bytes: " + std::string(row.formula) + ".";
-    if (!parameters.empty()) {
-      bytes += " Parameters: " + parameters + ".";
-    }
-    listing.entries.push_back({std::string(row.name), std::move(what), std::move(bytes)});
+    std::string what(row.summary.substr(0, row.summary.rfind('.')));
+    what.append(" (").append(row.source).append(")");
+    listing.entries.push_back({std::string(row.name), std::string(row.formula), std::move(what)});
   }
+  listing.note =
+      "Behind each name: bytes per token and layer. Parameters, as in --scheme kivi:bits=2, with "
+      "their defaults and ranges: --json.";
   return listing;
 }
 
@@ -187,9 +187,13 @@ int list(const Options& options, Console& console) {
     if (!listing.table.columns.empty()) {
       print(console, listing.table);
     }
-    for (const auto& [name, what, bytes] : listing.entries) {
-      console.paragraph(console.styled(name, Style::bold) + ": " + what, 2);
-      console.paragraph(bytes, 6);
+    for (const auto& [name, formula, what] : listing.entries) {
+      console.paragraph(console.styled(name, Style::bold) + ": " + formula, 2);
+      console.paragraph(what, 6);
+    }
+    if (!listing.note.empty() && !console.quiet) {
+      console.line();
+      console.paragraph(listing.note, 2);
     }
   }
   return 0;

@@ -25,7 +25,19 @@ struct Answer {
   std::string command;
   std::optional<Placement> placement;
   bool fits = true;
+  std::int64_t generated_bytes_per_token = 0;  ///< not 0: what is generated adds to the budget
 };
+
+/// SnapKV and its like choose among the prompt once: below the budget a token takes what a
+/// generated one takes on top of it.
+std::int64_t generated_bytes(const CacheCase& cache_case, const MemoryPlan& plan) {
+  const auto* eviction = std::get_if<cache::EvictionParameters>(&cache_case.parameters);
+  const bool once = cache_case.scheme == CacheScheme::evict_snapkv ||
+                    cache_case.scheme == CacheScheme::evict_grkv;
+  return once && eviction != nullptr && eviction->generated == 0
+             ? plan.evaluate(1).cache.bytes_per_token
+             : 0;
+}
 
 std::int64_t read_context(const Options& options, Query& query) {
   constexpr std::int64_t kMost = std::int64_t{1} << 32;
@@ -51,7 +63,8 @@ Answer answer(const Query& query, const CacheCase& cache_case, std::int64_t cont
                 .report = plan->evaluate(context_tokens),
                 .command = plan->command(context_tokens, shell_word(query.model.file)),
                 .placement = plan->placement()};
-  result.label.quality = evidence(result.label, cache_case, context_tokens);
+  result.label.quality = evidence(query, result.label, cache_case, context_tokens);
+  result.generated_bytes_per_token = generated_bytes(cache_case, *plan);
   result.fits = fits(result.report.ledger, query.machine.capacities);
   return result;
 }
@@ -72,7 +85,34 @@ Json json_of(const Query& query, const Answer& answer) {
   return json;
 }
 
-void print_cache(Console& console, const CacheReport& cache) {
+/// "One more token adds 562,176 B in all, 70,272 B on each of 8 GPUs": where ranks share the heads
+/// or hold copies, and stages none.
+std::string growth_text(const Query& query, const Answer& answer) {
+  const CacheReport& cache = answer.report.cache;
+  const EngineSettings& settings = query.settings;
+  const bool several = query.machine.n_gpus > settings.data_parallel && cache.bytes_per_token > 0;
+  const bool alike = settings.tensor_parallel > 1 && settings.pipeline_parallel == 1;
+  std::string text = "One more token ";
+  text += answer.generated_bytes_per_token > 0 ? "of the prompt adds " : "adds ";
+  text += thousands(cache.bytes_per_token) + " B" + (several ? " in all" : "");
+  if (several && alike) {
+    text += ", " + thousands(cache.bytes_per_token / settings.tensor_parallel) + " B on each of " +
+            counted(settings.tensor_parallel, "GPU");
+  }
+  if (cache.offloaded && cache.offloaded->bytes_per_token > 0) {
+    text += ", " + thousands(cache.offloaded->bytes_per_token) + " B of it in the slower tier";
+  }
+  if (answer.generated_bytes_per_token > 0) {
+    text += ", one that is generated " + thousands(answer.generated_bytes_per_token) + " B";
+  }
+  if (cache.fixed_bytes_per_sequence > 0) {
+    text += "; a sequence costs " + gib(cache.fixed_bytes_per_sequence) + " however short";
+  }
+  return text + ".";
+}
+
+void print_cache(Console& console, const Query& query, const Answer& answer) {
+  const CacheReport& cache = answer.report.cache;
   Table table{.columns = {{"cache"},
                           {"layers", Align::right},
                           {"cells", Align::right},
@@ -95,11 +135,7 @@ void print_cache(Console& console, const CacheReport& cache) {
                           {size(group.state_bytes)}});
   }
   print(console, table);
-  std::string text = "One more token adds " + thousands(cache.bytes_per_token) + " B";
-  if (cache.fixed_bytes_per_sequence > 0) {
-    text += "; a sequence costs " + gib(cache.fixed_bytes_per_sequence) + " however short";
-  }
-  console.paragraph(text + ".", 2);
+  console.paragraph(growth_text(query, answer), 2);
 }
 
 /// What a scheme holds for a while beside its cache: the prompt before it is thinned out, rows that
@@ -171,7 +207,7 @@ void print_text(Console& console, const Query& query, const Options& options, co
   }
   print_ledger(console, a.report, query.machine);
   console.line();
-  print_cache(console, a.report.cache);
+  print_cache(console, query, a);
   if (!cache::is_model_scheme(a.cache_case.scheme) || a.cache_case.offload) {
     print_peak(console, a.report.cache);
   }
@@ -185,9 +221,8 @@ void print_text(Console& console, const Query& query, const Options& options, co
     }
   }
   print_verdict(console, query, options, a);
-  if (!a.command.empty() && !console.quiet) {
-    console.line();
-    console.line("  " + a.command);
+  if (!console.quiet) {
+    print_command(console, query, a.report.context_tokens, a.command);
   }
 }
 

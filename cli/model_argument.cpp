@@ -157,7 +157,7 @@ ModelArgument read_model_spec(const std::string& argument) {
 
 void foretell_gguf(ModelArgument& model) {
   model.spec.tensors = tensor_inventory(model.spec);
-  model.weights = std::string(name(model.spec.weight_dtype.value_or(DType::bf16)));
+  model.weights = main_type(model.spec.tensors);
   model.foretold = true;
   model.checkpoint = false;
   model.file = gguf_name(model);
@@ -165,17 +165,16 @@ void foretell_gguf(ModelArgument& model) {
 
 std::string served_name(const ModelArgument& model,
                         const std::string& argument,
-                        const Text& weights) {
-  // Like a GGUF that somebody would have to make first.
-  const std::string suffix = weights ? "-" + model.weights : "";
+                        bool packed_before) {
   constexpr std::string_view kSite = "https://huggingface.co/";
   const std::string& source = model.spec.source;
-  if (is_directory(argument) || !source.starts_with(kSite)) {
-    return argument + suffix;
+  std::string own = argument;
+  if (!is_directory(argument) && source.starts_with(kSite)) {
+    const std::string path = source.substr(kSite.size());
+    const std::size_t name = path.find('/');
+    own = name == std::string::npos ? argument : path.substr(0, path.find('/', name + 1));
   }
-  const std::string path = source.substr(kSite.size());
-  const std::size_t name = path.find('/');
-  return (name == std::string::npos ? argument : path.substr(0, path.find('/', name + 1))) + suffix;
+  return packed_before ? "<checkpoint of " + own + " in " + model.weights + ">" : own;
 }
 
 ModelArgument read_model(const std::string& argument, const Text& weights) {

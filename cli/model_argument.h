@@ -25,10 +25,11 @@ struct ModelArgument {
 [[nodiscard]] ModelArgument read_model(const std::string& argument, const Text& weights);
 
 /// What an engine that serves checkpoints is told to load: "org/model" where the source is a
-/// Hugging Face address, else the `argument`, with the recipe that was asked for.
+/// Hugging Face address, else the `argument`. Of one that somebody packed before there is no name,
+/// so a placeholder in angle brackets stands for it.
 [[nodiscard]] std::string served_name(const ModelArgument& model,
                                       const std::string& argument,
-                                      const Text& weights);
+                                      bool packed_before);
 
 /// Replaces the tensors by those of the GGUF that llama.cpp's converter would make of the model.
 void foretell_gguf(ModelArgument& model);

@@ -218,11 +218,20 @@ bool loads_checkpoints(const EngineInfo& engine) {
   return !is_formula(engine) && engine.name != "llama.cpp";
 }
 
+bool quantises_online(const EngineInfo& engine, const std::string& weights) {
+  return (engine.name == "vllm" || engine.name == "sglang") &&
+         (weights == "fp8" || weights == "fp8-dynamic");
+}
+
 bool runs_on(const EngineInfo& engine, const HardwareSpec& device) {
   if (engine.name == "tensorrt-llm") {
     return device.vendor == "nvidia" || device.vendor.empty();  // a size alone has no vendor
   }
-  const bool served = device.vendor != "apple" && device.kind != "tpu" && device.kind != "cpu";
+  const bool is_accelerator = device.kind == "tpu" || device.id.starts_with("gaudi");
+  if (is_accelerator) {
+    return is_formula(engine);  // plug-ins of their vendors run vLLM and PyTorch there
+  }
+  const bool served = device.vendor != "apple" && device.kind != "cpu";
   return served || (engine.name != "vllm" && engine.name != "sglang");
 }
 
@@ -275,7 +284,10 @@ Query with_engine(Query query, const Options& options, const EngineInfo& engine)
     foretell_gguf(query.model);  // it loads no safetensors
   }
   if (loads_checkpoints(engine)) {
-    query.model.file = served_name(query.model, options.model, options.weights);
+    const bool online = options.weights && quantises_online(engine, query.model.weights);
+    query.settings.online_fp8 = online;
+    query.model.file =
+        served_name(query.model, options.model, options.weights.has_value() && !online);
   }
   read_placement(options, query);
   if (query.model.foretold) {

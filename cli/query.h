@@ -109,6 +109,9 @@ void set_machine(Query& query, Machine machine);
 /// layouts that keep V. Cases that the engine refuses are left out unless they were asked for.
 [[nodiscard]] std::vector<CacheCase> fit_cases(const Query& query, const Options& options);
 
+/// Whether `--scheme all` is among them.
+[[nodiscard]] bool wants_all_schemes(const Options& options);
+
 /// A scheme that `--scheme all` leaves out.
 struct LeftOut {
   std::string scheme;
@@ -142,8 +145,11 @@ void require_cache_types(const Query& query, const char* option, DType k, DType 
 [[nodiscard]] bool is_formula(const EngineInfo& engine);
 /// A serving engine: it loads Hugging Face checkpoints, no GGUF.
 [[nodiscard]] bool loads_checkpoints(const EngineInfo& engine);
+/// Whether the engine packs a checkpoint of 16 bits like this as it loads it (--quantization).
+[[nodiscard]] bool quantises_online(const EngineInfo& engine, const std::string& weights);
 /// Whether the engine runs on the device, by the rules that it has here: TensorRT-LLM is NVIDIA's;
-/// vLLM and SGLang list GPUs of NVIDIA, AMD and Intel in their installation guides.
+/// vLLM and SGLang list GPUs of NVIDIA, AMD and Intel in their installation guides; none of them,
+/// nor llama.cpp, has TPUs or Gaudi among its own.
 [[nodiscard]] bool runs_on(const EngineInfo& engine, const HardwareSpec& device);
 /// Whether any decoder layer has routed experts.
 [[nodiscard]] bool has_experts(const ModelSpec& model);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "cli/fit.h"
 #include "cli/format.h"
 #include "cli/query.h"
 #include "cli/values.h"
@@ -73,11 +74,6 @@ CacheCase case_of(const cache::ParsedScheme& scheme, DType k, DType v) {
   return {scheme.request.id, k, v, scheme.request.parameters, scheme.offload};
 }
 
-bool wants_all(const std::vector<std::string>& names) {
-  return std::any_of(
-      names.begin(), names.end(), [](const std::string& n) { return lower(n) == "all"; });
-}
-
 /// Whether the engine has an answer for the case at all.
 bool is_supported(const Query& query, const CacheCase& cache_case) {
   try {
@@ -101,7 +97,24 @@ std::vector<std::pair<DType, DType>> types_to_try(const Query& query, const Opti
   return {{k, v}, {DType::q8_0, DType::q8_0}, {DType::q4_0, DType::q4_0}};
 }
 
+/// What the engine has no rule for goes behind what it runs, after the model's own scheme by the
+/// same formula: rows with and without an engine's own memory are not to be compared.
+void add_formula(const Query& query, std::vector<CacheCase>& cases) {
+  const auto first = std::stable_partition(
+      cases.begin(), cases.end(), [](const CacheCase& one) { return !one.by_formula; });
+  CacheCase native{.k = cases.front().k, .v = cases.front().v};
+  native.by_formula = true;
+  if (first != cases.end() && is_supported(query, native)) {
+    cases.insert(first, native);
+  }
+}
+
 }  // namespace
+
+bool wants_all_schemes(const Options& options) {
+  return std::ranges::any_of(options.engine.schemes,
+                             [](const std::string& scheme) { return lower(scheme) == "all"; });
+}
 
 CacheCase single_case(const Query& query, const Options& options) {
   const auto schemes = requested_schemes(query.model.spec, options.engine.schemes);
@@ -115,10 +128,11 @@ CacheCase single_case(const Query& query, const Options& options) {
                  query.settings.cache_type_v);
 }
 
-std::vector<CacheCase> fit_cases(const Query& query, const Options& options) {
-  std::vector<CacheCase> cases;
-  const auto& names = options.engine.schemes;
-  std::vector<cache::ParsedScheme> schemes = requested_schemes(query.model.spec, names);
+std::vector<FitCandidate> fit_candidates(const Query& query, const Options& options) {
+  std::vector<FitCandidate> candidates;
+  const bool every = wants_all_schemes(options);
+  std::vector<cache::ParsedScheme> schemes =
+      requested_schemes(query.model.spec, options.engine.schemes);
   const bool by_default = schemes.empty();
   if (by_default) {
     schemes.push_back({CacheScheme::native});
@@ -131,33 +145,42 @@ std::vector<CacheCase> fit_cases(const Query& query, const Options& options) {
   for (const cache::ParsedScheme& scheme : schemes) {
     const bool is_native = scheme.request.id == CacheScheme::native && !scheme.offload;
     for (const auto& [k, v] : types) {
-      CacheCase one = case_of(scheme, k, v);
-      // What was asked for by name must answer or say why not; the rest may silently not apply.
-      const bool named =
-          is_native ? one.k == types.front().first : !by_default && !wants_all(names);
-      // `all` shows by the formula what the engine does not run.
-      one.by_formula = !named && wants_all(names) && !is_native && !is_supported(query, one);
-      if (named || is_supported(query, one)) {
-        cases.push_back(one);
-      }
+      const bool named = is_native ? k == types.front().first : !by_default && !every;
+      candidates.push_back({case_of(scheme, k, v), named});
       if (!is_native) {
         break;  // the first type shows what a layout costs
       }
     }
   }
+  return candidates;
+}
+
+std::vector<CacheCase> fit_cases(const Query& query, const Options& options) {
+  std::vector<CacheCase> cases;
+  for (const auto& [candidate, named] : fit_candidates(query, options)) {
+    CacheCase one = candidate;
+    const bool is_native = one.scheme == CacheScheme::native && !one.offload;
+    const bool is_answered = named || is_supported(query, one);
+    // `all` shows by the formula what the engine does not run.
+    one.by_formula = !is_answered && wants_all_schemes(options) && !is_native;
+    if (is_answered || (one.by_formula && is_supported(query, one))) {
+      cases.push_back(one);
+    }
+  }
+  add_formula(query, cases);
   return cases;
 }
 
 std::vector<LeftOut> left_out(const Query& query, const Options& options) {
   std::vector<LeftOut> result;
-  if (!wants_all(options.engine.schemes)) {
+  if (!wants_all_schemes(options)) {
     return result;
   }
   for (const cache::ParsedScheme& scheme : every_other_scheme(query.model.spec)) {
     // Layouts of other kinds of layers are no alternatives that a reader would miss.
     const auto reason = cache::why_not(query.model.spec, scheme.request);
     if (reason && !cache::is_model_scheme(scheme.request.id)) {
-      result.push_back({cache::spelled(scheme.request), *reason});
+      result.push_back({cache::spelled(scheme.request, scheme.offload), *reason});
     }
   }
   return result;

@@ -9,7 +9,7 @@ void Sentences::add(const std::string& name, const std::string& sentence) {
       std::ranges::find(rows_, sentence, &std::pair<std::string, std::string>::second);
   if (known == rows_.end()) {
     rows_.emplace_back(name, sentence);
-  } else if (known->first != name && !known->first.ends_with(", " + name)) {  // once in a row
+  } else if ((", " + known->first + ", ").find(", " + name + ", ") == std::string::npos) {
     known->first.append(", ").append(name);
   }
 }

@@ -7,7 +7,7 @@
 
 namespace kvfathom::cli {
 
-/// Sentences in order of first appearance, each with the names that it is true of.
+/// Sentences in order of first appearance, each with the names that it is true of, once each.
 class Sentences {
  public:
   void add(const std::string& name, const std::string& sentence);

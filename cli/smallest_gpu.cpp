@@ -251,7 +251,7 @@ int fit_smallest_gpu(const Options& options, Console& console) {
   search.context_tokens = parse_count("--context", *options.engine.context, 1, kMostTokens);
   place_on(query, devices.front(), 1);
   search.label = label_of(query, search.cache_case, *plan_of(query, search.cache_case));
-  search.label.quality = evidence(search.label, search.cache_case, search.context_tokens);
+  search.label.quality = evidence(query, search.label, search.cache_case, search.context_tokens);
   const CacheCase cache_case = search.cache_case;
   Ledgers ledgers(query, cache_case, search.context_tokens);
   search = searched(query, options, devices, ledgers, std::move(search));

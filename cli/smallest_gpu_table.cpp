@@ -4,6 +4,7 @@
 #include "cli/format.h"
 #include "cli/headline.h"
 #include "cli/ledger_table.h"
+#include "cli/quality.h"
 #include "cli/smallest_gpu.h"
 #include "cli/table.h"
 
@@ -126,8 +127,8 @@ void print_smallest_gpu(Console& console, Query& query, const GpuSearch& search)
   if (!console.quiet) {
     console.line(console.styled(model_line(query.model), Style::bold));
     console.paragraph(extent(search.context_tokens, query.settings.sequences) + ", " +
-                      search.label.text + ", " + type_pair(search.label.k, search.label.v) +
-                      " cache; " + engine_line(query));
+                      search.label.text + (search.label.exact ? "" : " ~") + ", " +
+                      type_pair(search.label.k, search.label.v) + " cache; " + engine_line(query));
     print_default_refused(console, query);
     console.line();
   }
@@ -141,20 +142,20 @@ void print_smallest_gpu(Console& console, Query& query, const GpuSearch& search)
     console.paragraph(below_sentence(search), 2);
   }
   print_refused_counts(console, search);
+  if (found.smallest) {
+    print_other_counts(console, search);
+  }
+  print_quality_lines(console, {quality_row(search.label, search.cache_case)});
   if (!found.smallest) {
     return;
   }
-  print_other_counts(console, search);
   const GpuOffer& offer = search.offers[*found.smallest];
   place_on(query, *offer.device, offer.n_gpus);
   console.line();
   print_ledger(console, *offer.report, query.machine);
   const std::string command = plan_of(query, search.cache_case)
                                   ->command(search.context_tokens, shell_word(query.model.file));
-  if (!command.empty()) {
-    console.line();
-    console.line("  " + command);
-  }
+  print_command(console, query, search.context_tokens, command);
 }
 
 }  // namespace kvfathom::cli

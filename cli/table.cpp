@@ -9,13 +9,17 @@ namespace {
 
 constexpr int kGap = 2;
 
+bool has_cells(const Table& table, const std::vector<Cell>& row) {
+  return row.size() == table.columns.size();
+}
+
 std::vector<int> natural_widths(const Table& table) {
   std::vector<int> widths;
   for (const Column& column : table.columns) {
     widths.push_back(display_width(column.title));
   }
   for (const auto& row : table.rows) {
-    for (std::size_t i = 0; i < row.size(); ++i) {
+    for (std::size_t i = 0; i < (has_cells(table, row) ? row.size() : 0); ++i) {
       widths.at(i) = std::max(widths.at(i), display_width(row[i].text));
     }
   }
@@ -38,12 +42,12 @@ Table narrowed(Table table, int width) {
       break;
     }
     const auto at = first - table.columns.begin();
-    table.columns.erase(first);
     for (auto& row : table.rows) {
-      if (!row.empty()) {
+      if (has_cells(table, row)) {
         row.erase(row.begin() + at);
       }
     }
+    table.columns.erase(first);
   }
   return table;
 }
@@ -112,7 +116,11 @@ void print(Console& console, const Table& table) {
     console.line(line_of(console, shown, widths, titles));
   }
   for (const auto& row : shown.rows) {
-    console.line(line_of(console, shown, widths, row));
+    if (row.size() == 1 && !has_cells(shown, row)) {
+      console.paragraph(console.styled(row.front().text, row.front().style), shown.indent);
+    } else {
+      console.line(line_of(console, shown, widths, row));
+    }
   }
 }
 

@@ -25,7 +25,8 @@ struct Cell {
 
 struct Table {
   std::vector<Column> columns;
-  std::vector<std::vector<Cell>> rows;  ///< one cell per column; an empty row is a blank line
+  /// One cell per column; an empty row is a blank line, a single cell a heading over all columns.
+  std::vector<std::vector<Cell>> rows;
   int indent = 2;
 };
 

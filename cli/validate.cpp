@@ -61,14 +61,19 @@ void print_summaries(Console& console,
                      const std::vector<Summary>& summaries,
                      const char* title,
                      Wanted wanted) {
-  Table table{.columns = {{title},
+  // What a narrow terminal does without, the last first.
+  constexpr int kP90 = 1;
+  constexpr int kRefused = 2;
+  constexpr int kUnder = 3;
+  Table table{.columns = {{title, Align::left, true},
                           {"n", Align::right},
-                          {"refused", Align::right},
+                          {"refused", Align::right, false, kRefused},
                           {"exact", Align::right},
                           {"median", Align::right},
-                          {"P90", Align::right},
-                          {"under", Align::right},
-                          {"worst", Align::right}},
+                          {"P90", Align::right, false, kP90},
+                          {"under", Align::right, false, kUnder},
+                          {"worst", Align::right},
+                          {"covered", Align::right}},
               .rows = {}};
   for (const Summary& summary : summaries) {
     if (!wanted(summary)) {
@@ -83,7 +88,8 @@ void print_summaries(Console& console,
                           {share(summary.median_abs_error)},
                           {share(summary.p90_abs_error)},
                           {share(summary.share_under)},
-                          {share(summary.worst_under)}});
+                          {share(summary.worst_under)},
+                          {share(summary.share_covered)}});
   }
   if (!table.rows.empty()) {
     console.line();
@@ -141,7 +147,9 @@ int validate(const Options& options, Console& console) {
     console.line();
     console.paragraph(
         "Errors are shares of the logged size; 'exact' is equal after the log's own rounding; "
-        "'under' is the share of predictions below the log, 'worst' how far the worst of them.");
+        "'under' is the share of predictions below the log, 'worst' how far the worst of them, "
+        "'covered' the share of logs "
+        "within the predicted interval.");
   }
   return 0;
 }

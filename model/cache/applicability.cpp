@@ -65,6 +65,12 @@ std::string own_schemes(const ModelSpec& model) {
   return own.empty() ? "its layers hold no cache" : "its layers hold " + own;
 }
 
+bool holds_rows(const ModelSpec& model) {
+  return std::ranges::any_of(layer_groups(model, CacheScheme::native), [](const LayerGroup& group) {
+    return group.layout.k_row_elements + group.layout.v_row_elements > 0;
+  });
+}
+
 void add_residual_notes(const ModelSpec& model,
                         const Attention& a,
                         const ResidualParameters& p,
@@ -170,8 +176,11 @@ std::string obstacle(const Attention& attention,
 }
 
 std::optional<std::string> why_not(const ModelSpec& model, const SchemeRequest& requested) {
-  if (requested.id == CacheScheme::native || requested.id == CacheScheme::offload) {
+  if (requested.id == CacheScheme::native) {
     return std::nullopt;
+  }
+  if (requested.id == CacheScheme::offload) {  // states stay
+    return holds_rows(model) ? std::nullopt : std::optional(own_schemes(model));
   }
   const std::string_view wanted = kvfathom::name(requested.id);
   for (const LayerSpec& layer : model.layers) {
@@ -193,8 +202,10 @@ std::optional<std::string> why_not(const ModelSpec& model, const SchemeRequest& 
 
 void require_applicable(const ModelSpec& model, const SchemeRequest& requested) {
   if (const auto reason = why_not(model, requested)) {
-    throw InputError(
-        "--scheme", '"' + spelled(requested) + "\" applies to no layer of " + model.name, *reason);
+    const bool is_offload = requested.id == CacheScheme::offload;
+    const std::string text =
+        spelled(requested, is_offload ? std::optional(Offload{}) : std::nullopt);
+    throw InputError("--scheme", '"' + text + "\" applies to no layer of " + model.name, *reason);
   }
   require_room_for_checkpoints(model, requested);
 }

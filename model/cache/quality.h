@@ -24,10 +24,12 @@ struct Evidence {
   friend bool operator==(const Evidence&, const Evidence&) = default;
 };
 
-/// The figures of one scheme, those of the nearest setting first: by the ratios of the numbers that
-/// both have. A number that is not asked for does not count.
+/// The figures of one scheme: of the model itself first, however tuned (-Instruct), then of others;
+/// among these those of the nearest setting, by the ratios of the numbers that both have. A number
+/// that is not asked for does not count.
 [[nodiscard]] std::vector<Evidence> nearest(std::span<const Evidence> all,
                                             std::string_view scheme,
+                                            std::string_view model,
                                             std::span<const std::pair<std::string, double>> asked);
 
 }  // namespace kvfathom::cache

@@ -12,8 +12,7 @@ struct State {
   static constexpr const char* name = "state";
   static constexpr const char* formula =
       "per sequence: heads * d_k * d_v * b_state + (d_conv - 1) * channels * b_conv";
-  static constexpr const char* summary =
-      "Recurrent state (Mamba, delta nets, RWKV): fixed, however long the context.";
+  static constexpr const char* summary = "Fixed recurrent state (Mamba, delta nets, RWKV).";
   static constexpr const char* source = "arXiv 2312.00752, 2405.21060, 2412.06464";
   std::int64_t state_elements = 0;
   std::int64_t conv_elements = 0;

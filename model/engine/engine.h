@@ -22,7 +22,7 @@ struct CacheGroup {
   std::string_view scheme;    ///< "full", "window", "mla-latent", "state", ...
   std::int64_t n_layers = 0;  ///< layers that own the cache (readers of it not counted)
   std::int64_t cells = 0;     ///< tokens that one stream can hold; 0 for a state
-  std::int64_t streams = 1;
+  std::int64_t streams = 1;   ///< caches of as many cells: of each sequence, on every rank
   std::int64_t k_bytes = 0;
   std::int64_t v_bytes = 0;
   std::int64_t state_bytes = 0;
@@ -38,6 +38,7 @@ struct CacheGroup {
 struct OffloadedCache {
   std::string_view tier;  ///< "host", "nvme", "network"
   std::int64_t bytes = 0;
+  std::int64_t bytes_per_token = 0;  ///< of the report's
 };
 
 /// What the cache takes, all devices together.
@@ -52,6 +53,11 @@ struct CacheReport {
   std::vector<CacheGroup> groups;
   [[nodiscard]] std::int64_t bytes() const { return k_bytes + v_bytes + state_bytes; }
 };
+
+/// What of one more token stays with the devices.
+[[nodiscard]] inline std::int64_t device_bytes_per_token(const CacheReport& cache) {
+  return cache.bytes_per_token - (cache.offloaded ? cache.offloaded->bytes_per_token : 0);
+}
 
 /// The answer for exact settings.
 struct MemoryReport {

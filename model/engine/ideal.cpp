@@ -183,7 +183,9 @@ class IdealPlan final : public MemoryPlan {
     report.cache.prefill_peak_bytes =
         report.cache.bytes() + report.ledger.bytes_of(LedgerKind::compute);
     if (offload_) {
-      report.cache.offloaded = {.tier = offload_->tier_name(), .bytes = away_bytes};
+      report.cache.offloaded = {.tier = offload_->tier_name(),
+                                .bytes = away_bytes,
+                                .bytes_per_token = offload_->away(report.cache.bytes_per_token)};
     }
     if (offload_ && offload_->tier == cache::Offload::kHost) {
       add_line(report.ledger, Device{Device::kHost}, LedgerKind::cache, away_bytes);
@@ -256,7 +258,7 @@ class IdealPlan final : public MemoryPlan {
     out.scheme = group.scheme;
     out.n_layers += group.n_layers;
     out.cells = held.kv_bytes > 0 ? cells : 0;
-    out.streams = sequences_;
+    out.streams = sequences_ * n;
     out.k_bytes += n * k_bytes;
     out.v_bytes += n * v_bytes;
     out.state_bytes += n * held.state_bytes;

@@ -106,6 +106,7 @@ struct EngineSettings {
   /// How sure the stored tensors are: `exact` for a file's own, `modelled` where a recipe made them
   /// of a config; then the weights' line gets an interval.
   Provenance weights_provenance = Provenance::exact;
+  bool online_fp8 = false;     ///< the engine packs a checkpoint of 16 bits as it loads it
   std::string engine_version;  ///< empty: newest known
   /// Behaviours (ids of data/engines/*.json) that engine_version does not have yet. Empty: today's.
   std::vector<std::string> missing_behaviours;

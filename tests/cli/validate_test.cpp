@@ -46,6 +46,19 @@ TEST(Summarise, CountsErrorsByRank) {
   EXPECT_DOUBLE_EQ(cache.share_covered, 0.5);
 }
 
+// Of six logs of available memory the intervals hold five.
+TEST(ValidateTable, SaysHowManyLogsTheIntervalsCover) {
+  for (const int width : {80, 100}) {
+    const std::string text = run_cli("validate", width).out;
+    const std::size_t row = text.find("\n  available ");
+    ASSERT_NE(row, std::string::npos) << text;
+    const std::string line = text.substr(row + 1, text.find('\n', row + 1) - row - 1);
+    EXPECT_TRUE(line.ends_with(" 83.33 %")) << line;
+    EXPECT_LE(line.size(), static_cast<std::size_t>(width)) << line;
+    EXPECT_NE(text.find(" covered\n"), std::string::npos) << text;
+  }
+}
+
 /// A folder of truth with the given files.
 fs::path truth_folder(const std::string& table, const std::string& logs) {
   const fs::path folder = fs::path(::testing::TempDir()) / "truth";

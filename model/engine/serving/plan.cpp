@@ -167,7 +167,9 @@ class ServingPlan final : public MemoryPlan {
     }
     const Held of_ranks{.tokens = tokens, .sequences = sequences, .ranks = parallel_.tensor};
     add_cache(cache, of_ranks, bytes * parallel_.tensor, report);
-    add_growth(cache, of_ranks, report.cache);
+    if (replica == 0) {  // a sequence is on one replica, and this has the most of them
+      add_growth(cache, of_ranks, report.cache);
+    }
   }
 
   /// Both are in the order of LedgerKind; lines of nothing are left out.

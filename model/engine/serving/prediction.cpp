@@ -232,7 +232,8 @@ std::int64_t vocabulary_bytes(const ModelSpec& model, std::int64_t copies, std::
 }  // namespace
 
 bool is_of_numbered_block(std::string_view name) {
-  return name.starts_with("mtp.") || has(name, ".mtp.") || has(name, "mtp_layers.");
+  return has(name, "mtp") &&
+         (name.starts_with("mtp.") || has(name, ".mtp.") || has(name, "mtp_layers."));
 }
 
 ModelSpec prediction_block(const ModelSpec& model) {

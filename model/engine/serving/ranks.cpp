@@ -196,6 +196,14 @@ Share share_of(const Tensor& tensor,
   return {1, of_attention ? ranks : parallel.tensor};
 }
 
+/// Whether no tensor is cut or padded but the vocabulary's, and what Marlin takes in mxfp4: then
+/// names need not be looked at.
+bool is_whole(const Tensor& tensor, const Parallel& parallel, const LoadRules& rules) {
+  const bool one_rank = parallel.tensor == 1 && parallel.attention == 1 && parallel.experts == 1;
+  const bool is_padded = rules.marlin_mxfp4 && tensor.dtype == DType::mxfp4;
+  return one_rank && (rules.as_stored || (!is_padded && !is_vocabulary(tensor.name)));
+}
+
 /// The layer a tensor belongs to, by "blk.7." or "layers.7."; -1: none.
 std::int64_t layer_index(std::string_view name) {
   for (const std::string_view mark : {"blk.", "layers."}) {
@@ -263,7 +271,12 @@ StageRank stage_rank(const ModelSpec& model,
   rank.model.vocab_size = model.vocab_size;
   rank.model.layers.assign(model.layers.begin() + first, model.layers.begin() + end);
   const bool foretold = settings.weights_provenance != Provenance::exact;
+  const bool holds_all = rules.as_stored && rank.first && rank.last;
   for (const Tensor& tensor : model.tensors) {
+    if (holds_all && is_whole(tensor, parallel, rules)) {
+      rank.weights_bytes += data_bytes(tensor);
+      continue;
+    }
     const std::int64_t index = is_of_numbered_block(tensor.name) ? n : layer_index(tensor.name);
     const bool at_end =
         index < 0 && (is_output_head(tensor.name) || tensor.name.starts_with("output"));
@@ -278,7 +291,9 @@ StageRank stage_rank(const ModelSpec& model,
     }
     const LayerSpec* layer =
         index >= 0 && index < n ? &model.layers[static_cast<std::size_t>(index)] : nullptr;
-    const Share share = share_of(tensor, model, layer, parallel, rules);
+    const Share share = is_whole(tensor, parallel, rules)
+                            ? Share{}
+                            : share_of(tensor, model, layer, parallel, rules);
     const std::int64_t bytes =
         rules.as_stored ? data_bytes(tensor) : loaded_bytes(tensor, foretold);
     rank.weights_bytes += bytes / share.denominator * share.numerator +

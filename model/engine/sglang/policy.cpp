@@ -207,6 +207,7 @@ std::string sglang_command(const EngineSettings& settings,
                            std::string_view model) {
   std::string text = "python3 -m sglang.launch_server --model-path " + std::string(model) +
                      " --context-length " + std::to_string(context_tokens);
+  serving::add_option(text, settings.online_fp8, "--quantization", "fp8");
   serving::add_share(text, "--mem-fraction-static", settings.gpu_memory_utilization);
   serving::add_count(text, "--chunked-prefill-size", settings.max_batched_tokens);
   serving::add_count(text, "--max-running-requests", settings.max_sequences);

@@ -116,6 +116,7 @@ std::string vllm_command(const EngineSettings& settings,
                          std::string_view model) {
   std::string text =
       "vllm serve " + std::string(model) + " --max-model-len " + std::to_string(context_tokens);
+  serving::add_option(text, settings.online_fp8, "--quantization", "fp8");
   serving::add_count(text, "--max-num-seqs", settings.max_sequences);
   serving::add_count(text, "--max-num-batched-tokens", settings.max_batched_tokens);
   serving::add_share(text, "--gpu-memory-utilization", settings.gpu_memory_utilization);

@@ -30,24 +30,40 @@ TEST(Quality, EveryFigureNamesASchemeItsNumbersAndASource) {
   }
 }
 
-TEST(Quality, NearestFirstByRatio) {
-  const auto figure = [](const char* scheme, const char* setting, double bits) {
-    cache::Evidence evidence;
-    evidence.scheme = scheme;
-    evidence.setting = setting;
-    evidence.numbers = {{"bits", bits}};
-    return evidence;
-  };
-  const std::vector<cache::Evidence> figures{figure("kivi", "8", 8),
-                                             figure("xquant", "other", 3),
-                                             figure("kivi", "2", 2),
-                                             figure("kivi", "4", 4)};
+cache::Evidence figure(const char* scheme, const char* model, const char* setting, double bits) {
+  cache::Evidence evidence;
+  evidence.scheme = scheme;
+  evidence.model = model;
+  evidence.setting = setting;
+  evidence.numbers = {{"bits", bits}};
+  return evidence;
+}
+
+/// The settings in the order in which KIVI in three bits finds them.
+std::string order_of(const std::vector<cache::Evidence>& figures, const char* model) {
   const std::vector<std::pair<std::string, double>> asked{{"bits", 3}};
   std::string order;
-  for (const cache::Evidence& found : cache::nearest(figures, "kivi", asked)) {
+  for (const cache::Evidence& found : cache::nearest(figures, "kivi", model, asked)) {
     order += found.setting;
   }
-  EXPECT_EQ(order, "428");  // log2(4/3) < log2(3/2) < log2(8/3)
+  return order;
+}
+
+TEST(Quality, NearestFirstByRatio) {
+  const std::vector<cache::Evidence> figures{figure("kivi", "m", "8", 8),
+                                             figure("xquant", "m", "other", 3),
+                                             figure("kivi", "m", "2", 2),
+                                             figure("kivi", "m", "4", 4)};
+  EXPECT_EQ(order_of(figures, "m"), "428");  // log2(4/3) < log2(3/2) < log2(8/3)
+}
+
+TEST(Quality, TheSameModelComesBeforeANearerSetting) {
+  const std::vector<cache::Evidence> figures{figure("kivi", "Llama-2-7B", "a", 3),
+                                             figure("kivi", "Llama-3.1-8B-Instruct", "b", 3),
+                                             figure("kivi", "Llama-3.1-8B", "c", 2),
+                                             figure("kivi", "Llama-3.1-8B", "d", 4)};
+  EXPECT_EQ(order_of(figures, "meta-llama/Llama 3.1 8B"), "bdca");
+  EXPECT_EQ(order_of(figures, "Llama-2-7b-hf"), "abdc");
 }
 
 TEST(Quality, AFileOfAnotherFormIsRefused) {
