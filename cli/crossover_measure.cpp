@@ -36,7 +36,8 @@ void require_measurable(const Options& options) {
   refuse_beside(options.engine.engine && *options.engine.engine != "ideal",
                 "--engine",
                 "runs the kernels of no engine");
-  refuse_beside(c.load || c.queued || c.running, "--load", "measures one prefix by itself");
+  refuse_beside(
+      c.load || c.link_load || c.queued || c.running, "--load", "measures one prefix by itself");
   refuse_beside(c.map || c.batch_map || c.svg, "--map", "measures at a few lengths");
   refuse_beside(!options.engine.schemes.empty(), "--scheme", "measures K and V, and X");
 }
