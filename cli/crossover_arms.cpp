@@ -181,8 +181,8 @@ ArmCost CrossoverArms::cost_of(Kept& kept, const Link& link, std::int64_t n_toke
 /// Decode steps of others between the chunks of a rebuilding.
 Seconds CrossoverArms::wait_beside(std::int64_t n_tokens, const Running& running) {
   const std::int64_t chunk = std::max<std::int64_t>(1, chunk_tokens_ - running.n_sequences);
-  return static_cast<double>((n_tokens + chunk - 1) / chunk) *
-         Seconds(prefix_->step_of(running).value);
+  const std::int64_t n_chunks = (n_tokens + chunk - 1) / chunk;
+  return static_cast<double>(n_chunks) * Seconds(prefix_->step_of(running).value);
 }
 
 Estimate CrossoverArms::fetch(const TierLink& tier, std::int64_t n_tokens, const Busy& busy) {

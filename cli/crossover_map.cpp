@@ -84,10 +84,10 @@ std::string colour(double ratio) {
                      : formatted("rgb(%d,%d,%d)", full, between, faded);
 }
 
-/// Lengths worth naming on an axis: powers of ten, and the last.
+/// Lengths worth naming on an axis: powers of ten that are not next to the last, and that.
 std::vector<std::int64_t> named_lengths(const std::vector<std::int64_t>& lengths) {
   std::vector<std::int64_t> named;
-  for (std::int64_t length = 1; length < lengths.back(); length *= 10) {
+  for (std::int64_t length = 1; 2 * length < lengths.back(); length *= 10) {
     named.push_back(length);
   }
   named.push_back(lengths.back());
@@ -126,6 +126,7 @@ void print_rows(Console& console, const CrossoverMap<Row>& map) {
   const int columns = std::min(std::clamp(console.terminal.width - kIndent - 2, 20, 60),
                                std::max(2, static_cast<int>(map.lengths_tokens.size())));
   std::vector<std::int64_t> shown;
+  shown.reserve(static_cast<std::size_t>(columns));
   for (int column = 0; column < columns; ++column) {
     shown.push_back(map.lengths_tokens[spread(column, columns, map.lengths_tokens.size())]);
   }
@@ -175,7 +176,7 @@ std::string panel(const CrossoverMap<Row>& map, const std::string& title, int to
   const int height = row_height(map);
   const int bottom = top + kTop + static_cast<int>(map.rows.size()) * height;
   std::string svg =
-      label(kLeft, top + 20, "start", title + ": blue, fetching is quicker; orange, recomputing");
+      label(6, top + 20, "start", title + ": blue, fetching is quicker; orange, recomputing");
   for (std::size_t row = 0; row < map.rows.size(); ++row) {
     for (std::size_t column = 0; column < map.lengths_tokens.size(); ++column) {
       svg += formatted(R"(<rect x="%d" y="%d" width="%d" height="%d" fill="%s"/>)",

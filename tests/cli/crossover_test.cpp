@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cli/headline.h"
 #include "tests/cli/run_json.h"
 
 namespace kvfathom::testing {
@@ -266,6 +267,44 @@ TEST(CrossoverCommand, PackedFormatsPayNowhereBeforeTheyPack) {
     }
   }
   EXPECT_EQ(n_seen, 3);
+}
+
+// K alone is half of what is read and 32 times the arithmetic: on an H20 (148 TFLOP/s for 4 TB/s)
+// 64 sequences gain by it while they are short, until the arithmetic is what a step waits for.
+TEST(CrossoverCommand, ASchemeMayStopPaying) {
+  const Json document = crossover("llama-2-7b-hf --gpu h20 --engine ideal --tier nvme");
+  std::int64_t last = 0;
+  for (const Json& one : document.at("decode")) {
+    if (one.at("scheme") == "k-only" && one.at("batch") == 64) {
+      EXPECT_TRUE(one.at("pays_from_tokens").is_null());
+      ASSERT_EQ(one.at("pays_at").size(), 1U);
+      EXPECT_EQ(one.at("pays_at").at(0).at("from_tokens"), 1);
+      last = one.at("pays_at").at(0).at("to_tokens");
+    }
+  }
+  ASSERT_GT(last, 0);
+  const auto step_s = [&](const std::string& scheme, std::int64_t context) {
+    const Json speeds =
+        json_of("speed llama-2-7b-hf --gpu h20 --engine ideal --sequences 64 --scheme " + scheme +
+                " --context " + std::to_string(context));
+    for (const Json& point : speeds.at("points")) {
+      if (point.at("scheme").get<std::string>().starts_with(scheme) &&
+          point.at("phase") == "decode" && point.at("context_tokens") == context &&
+          point.at("batch") == 64) {
+        return point.at("time_s").at("value").get<double>();
+      }
+    }
+    throw std::runtime_error("no such point");
+  };
+  EXPECT_LT(step_s("k-only", last), step_s("native", last));
+  EXPECT_GE(step_s("k-only", last + 1), step_s("native", last + 1));
+}
+
+TEST(PaysText, NamesEverySpan) {
+  EXPECT_EQ(cli::pays_text({}), "never");
+  EXPECT_EQ(cli::pays_text({{1, std::nullopt}}), "always");
+  EXPECT_EQ(cli::pays_text({{1142, std::nullopt}}), "from 1,142");
+  EXPECT_EQ(cli::pays_text({{1, 20}, {30, 40}, {50, std::nullopt}}), "up to 20, 30-40, from 50");
 }
 
 TEST(CrossoverCommand, AMapHoldsTenThousandCells) {
