@@ -356,7 +356,7 @@ TEST(CrossoverCommand, WritesItsMapsAsPictures) {
                             " --svg " + file.string());
     EXPECT_EQ(ran.status, 0) << ran.err;
     EXPECT_NE(ran.out.find("Wrote the map to " + file.string()), std::string::npos);
-    const std::string svg = read_all(file);
+    std::string svg = read_all(file);
     fs::remove(file);
     EXPECT_TRUE(svg.starts_with("<svg "));
     EXPECT_TRUE(svg.ends_with("</svg>\n"));
