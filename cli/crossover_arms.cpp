@@ -1,10 +1,11 @@
 #include "cli/crossover_arms.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "cli/crossover_error.h"
 #include "cli/format.h"
 #include "cli/headline.h"
+#include "model/cache/applicability.h"
 #include "model/cache/request_text.h"
 #include "model/error.h"
 
@@ -25,98 +26,216 @@ double share_of_ranks(const Query& query) {
   return 1.0 / static_cast<double>(heads);
 }
 
-Estimate with_error(double value, double log_error, Provenance provenance) {
-  return {value, value * std::exp(-log_error), value * std::exp(log_error), provenance};
+/// X is every rank's, of which each projects its own heads.
+bool stores_inputs(CacheScheme scheme) {
+  return scheme == CacheScheme::residual || scheme == CacheScheme::xquant;
 }
 
-/// By how much a time may be off, as a logarithm.
-double log_error(const Estimate& time) {
-  return time.value > 0.0 ? std::log(time.high / time.value) : 0.0;
+bool evicts(CacheScheme scheme) {
+  return name(scheme).starts_with("evict-");
 }
 
-/// The error of an arm that waits for the link and for the device: each counts by its share.
-Estimate mixed(double value, const ArmCost& cost, const Estimate& compute, const TierLink& tier) {
-  const double on_device = std::max(cost.compute.value(), cost.memory.value());
-  const double of_link = cost.link.value() / (cost.link.value() + on_device);
-  const double error = of_link * tier.log_error + (1.0 - of_link) * log_error(compute);
-  return with_error(value, error, worst(tier.provenance, compute.provenance));
+CacheCase with_scheme(const CacheCase& native, const char* text) {
+  const cache::ParsedScheme parsed = cache::parse_scheme(text);
+  return {.scheme = parsed.request.id,
+          .k = native.k,
+          .v = native.v,
+          .parameters = parsed.request.parameters};
 }
 
 }  // namespace
 
-CrossoverArms::CrossoverArms(const Query& query, const Load& load)
+CrossoverArms::CrossoverArms(const Query& query, const CacheCase& cache_case)
     : laws_(laws_of(query, Phase::prefill)),
+      chunk_tokens_(kvfathom::cli::chunk_tokens(query)),
       device_bandwidth_(query.machine.devices.front().bandwidth),
-      load_(load) {
-  const CacheCase native{.k = query.settings.cache_type_k, .v = query.settings.cache_type_v};
-  const LatencySettings settings = latency_settings(query, native);
-  prefix_ = std::make_unique<Prefix>(query.model.spec, settings, *laws_, chunk_tokens(query));
+      is_plain_(cache::is_model_scheme(cache_case.scheme)),
+      is_evicted_(evicts(cache_case.scheme)),
+      is_divisible_(!is_evicted_) {
+  const LatencySettings settings = latency_settings(query, cache_case);
   n_stages_ = settings.pipeline_parallel;
-  const double share = share_of_ranks(query);
-  add_kept(
-      query,
-      {.cache_type_k = native.k, .cache_type_v = native.v},
-      {.name = "fetch K and V, " + type_pair(native.k, native.v), .id = "native", .share = share});
-  if (native.k != DType::q8_0) {
-    add_kept(query,
-             {.cache_type_k = DType::q8_0, .cache_type_v = DType::q8_0},
-             {.name = "fetch K and V, q8_0", .id = "native", .exact = false, .share = share});
+  prefix_ = std::make_unique<Prefix>(query.model.spec, settings, *laws_, chunk_tokens_);
+  const std::string types = type_pair(cache_case.k, cache_case.v);
+  kept_.push_back(
+      kept_as(query,
+              cache_case,
+              !is_plain_,
+              is_plain_ ? "K and V, " + types : cache::spelled(request_of(cache_case))));
+  if (!kept_.front().stored->has_kv()) {
+    kept_.front().name = "fetch states";
+    is_divisible_ = false;
   }
-  add_kept(query,
-           {.scheme = cache::parse_scheme("residual").request},
-           {.name = "fetch X, project", .id = "residual"});
-  add_kept(query,
-           {.scheme = cache::parse_scheme("xquant:bits=4").request},
-           {.name = "fetch 4-bit X, project", .id = "xquant", .exact = false});
+  add_alternatives(query, cache_case);
+}
+
+CrossoverArms::Kept CrossoverArms::kept_as(const Query& query,
+                                           const CacheCase& cache_case,
+                                           bool unpacks,
+                                           std::string name) const {
+  Kept kept{.name = "fetch " + std::move(name),
+            .id = std::string(kvfathom::name(cache_case.scheme)),
+            .exact = !unpacks || (keeps_all(cache_case.k) && keeps_all(cache_case.v) &&
+                                  cache::is_exact(request_of(cache_case))),
+            .share = stores_inputs(cache_case.scheme) ? 1.0 : share_of_ranks(query)};
+  kept.stored = std::make_unique<StoredPrefix>(
+      query.model.spec,
+      Stored{.scheme = request_of(cache_case),
+             .cache_type_k = cache_case.k,
+             .cache_type_v = cache_case.v,
+             .unpacks = unpacks && !stores_inputs(cache_case.scheme),
+             .is_paged = loads_checkpoints(*query.engine) && query.engine->name != "huggingface",
+             .rank_share = kept.share},
+      latency_settings(query, cache_case),
+      *laws_);
+  return kept;
 }
 
 /// Leaves out what does not apply to the model.
-void CrossoverArms::add_kept(const Query& query, const Stored& stored, Kept kept) {
-  const CacheCase native{.k = stored.cache_type_k, .v = stored.cache_type_v};
+void CrossoverArms::add_alternative(const Query& query,
+                                    const CacheCase& other,
+                                    std::string name,
+                                    std::vector<Kept>& to,
+                                    std::string how) {
   try {
-    kept.stored = std::make_unique<StoredPrefix>(
-        query.model.spec, stored, latency_settings(query, native), *laws_);
+    to.push_back(kept_as(query, other, true, std::move(name)));
+    to.back().how = std::move(how);
   } catch (const InputError&) {
     return;
   } catch (const Unsupported&) {
     return;
   }
-  kept_.push_back(std::move(kept));
 }
 
-Bytes CrossoverArms::moved(const Kept& kept, std::int64_t n_tokens) const {
-  return (kept.share / static_cast<double>(n_stages_)) * kept.stored->bytes(n_tokens);
+void CrossoverArms::add_alternatives(const Query& query, const CacheCase& asked) {
+  const CacheCase native{.k = asked.k, .v = asked.v};
+  const auto add = [&](const CacheCase& other, std::string name) {
+    if (other != asked) {
+      add_alternative(query, other, std::move(name), kept_);
+    }
+  };
+  if (!is_plain_) {
+    add(native, "K and V, " + type_pair(asked.k, asked.v));
+  }
+  if (asked.k != DType::q8_0) {
+    add({.k = DType::q8_0, .v = DType::q8_0}, "K and V, q8_0");
+  }
+  add(with_scheme(native, "kivi"), "2-bit kivi");
+  add(with_scheme(native, "k-only"), "K, rebuild V");
+  add(with_scheme(native, "residual"), "X, project");
+  add(with_scheme(native, "xquant:bits=4"), "4-bit X, project");
+  for (std::int64_t n = 1; n < prefix_->n_layers(); n *= 2) {
+    CacheCase some = with_scheme(native, "residual");
+    some.parameters = cache::ResidualParameters{.checkpoints = n};
+    if (some != asked) {
+      add_alternative(query, some, "X, run the rest", checkpoints_, "X of " + counted(n, "layer"));
+    }
+  }
+  if (is_plain_) {
+    add_evictions(query, native);
+  }
+}
+
+void CrossoverArms::add_evictions(const Query& query, const CacheCase& native) {
+  const std::string budget = thousands(cache::EvictSnapKv::kDefaults.budget);
+  add_alternative(query, with_scheme(native, "evict-snapkv"), "SnapKV's " + budget, kept_);
+  for (const auto& [id, name] :
+       {std::pair{"evict-snapkv", "SnapKV"}, std::pair{"evict-grkv", "GRKV"}}) {
+    try {
+      compressed_.push_back(
+          {.name = std::string("recompute, ") + name,
+           .id = std::string("recompute-") + id,
+           .prefix = std::make_unique<Prefix>(query.model.spec,
+                                              latency_settings(query, with_scheme(native, id)),
+                                              *laws_,
+                                              chunk_tokens_)});
+    } catch (const InputError&) {
+      return;
+    }
+  }
+}
+
+const CrossoverArms::Work& CrossoverArms::work_of(Kept& kept, std::int64_t n_tokens) const {
+  const auto known = kept.work.find(n_tokens);
+  if (known != kept.work.end()) {
+    return known->second;
+  }
+  const auto n_stages = static_cast<double>(n_stages_);
+  const Bytes bytes = (kept.share / n_stages) * kept.stored->bytes(n_tokens);
+  Estimate rebuild = kept.stored->rebuild(n_tokens);
+  rebuild.value /= n_stages;
+  rebuild.low /= n_stages;
+  rebuild.high /= n_stages;
+  const Bytes traffic = kept.stored->rebuild_traffic(n_tokens) / n_stages;
+  return kept.work.emplace(n_tokens, Work{bytes, rebuild, (bytes + traffic) / device_bandwidth_})
+      .first->second;
 }
 
 ArmCost CrossoverArms::cost_of(Kept& kept, const Link& link, std::int64_t n_tokens) const {
-  const auto n_stages = static_cast<double>(n_stages_);
-  const Bytes bytes = moved(kept, n_tokens);
-  const Bytes rebuilt = kept.stored->rebuild_traffic(n_tokens) / n_stages;
-  return {.link = transfer_time(link, bytes),
-          .compute = Seconds(kept.stored->rebuild(n_tokens).value) / n_stages,
-          .memory = (bytes + rebuilt) / device_bandwidth_,
+  const Work& work = work_of(kept, n_tokens);
+  return {.link = transfer_time(link, work.bytes),
+          .compute = Seconds(work.rebuild.value),
+          .memory = work.memory,
           .n_stages = std::max<std::int64_t>(1, prefix_->n_layers() / n_stages_)};
 }
 
-Estimate CrossoverArms::fetch(const TierLink& tier, std::int64_t n_tokens, const Load& load) {
-  const ArmCost cost = under_load(cost_of(kept_.front(), tier.link, n_tokens), load);
-  return with_error(overlapped(cost).value(), tier.log_error, tier.provenance);
+/// Decode steps of others between the chunks of a rebuilding.
+Seconds CrossoverArms::wait_beside(std::int64_t n_tokens, const Running& running) {
+  const std::int64_t chunk = std::max<std::int64_t>(1, chunk_tokens_ - running.n_sequences);
+  const std::int64_t n_chunks = (n_tokens + chunk - 1) / chunk;
+  return static_cast<double>(n_chunks) * Seconds(prefix_->step_of(running).value);
 }
 
-const Estimate& CrossoverArms::recomputed(std::int64_t n_tokens) {
-  const auto known = recomputed_.find(n_tokens);
+Estimate CrossoverArms::fetch(const TierLink& tier, std::int64_t n_tokens, const Busy& busy) {
+  ArmCost cost = cost_of(kept_.front(), tier.link, n_tokens);
+  if (busy.running.n_sequences > 0 && cost.compute.value() > 0.0) {
+    cost.compute += wait_beside(n_tokens, busy.running);
+  }
+  const ArmCost all = under_load(cost,
+                                 {.compute_share = busy.compute_share,
+                                  .queued = transfer_time(tier.link, busy.queued),
+                                  .link_share = busy.link_share});
+  return mixed(overlapped(all).value(), all, work_of(kept_.front(), n_tokens).rebuild, tier);
+}
+
+const Estimate& CrossoverArms::recomputed(std::int64_t n_tokens, const Running& running) {
+  const std::pair key(n_tokens, running.n_sequences);
+  const auto known = recomputed_.find(key);
   return known != recomputed_.end()
              ? known->second
-             : recomputed_.emplace(n_tokens, prefix_->recompute(n_tokens)).first->second;
+             : recomputed_.emplace(key, prefix_->recompute_beside(n_tokens, running)).first->second;
 }
 
-Estimate CrossoverArms::recompute(std::int64_t n_tokens, const Load& load) {
-  Estimate time = recomputed(n_tokens);
-  const double slower = 1.0 / (1.0 - load.compute_share);
+Estimate CrossoverArms::recompute(std::int64_t n_tokens, const Busy& busy) {
+  Estimate time = recomputed(n_tokens, busy.running);
+  const double slower = 1.0 / (1.0 - busy.compute_share);
   time.value *= slower;
   time.low *= slower;
   time.high *= slower;
   return time;
+}
+
+BytesPerSecond CrossoverArms::even_bandwidth(const TierLink& tier,
+                                             std::int64_t n_tokens,
+                                             const Busy& busy) {
+  // What the link may take: the rest of the time of the busiest resource and a stage of the other.
+  TierLink at_once = tier;
+  at_once.link.bandwidth = BytesPerSecond(1e300);
+  at_once.link.call = Seconds();
+  const double on_device = fetch(at_once, n_tokens, busy).value;
+  const double time_s = recompute(n_tokens, busy).value;
+  const auto n = static_cast<double>(std::max<std::int64_t>(1, prefix_->n_layers() / n_stages_));
+  double link_s = time_s - on_device / n;
+  if (link_s < on_device) {
+    link_s = n * (time_s - on_device);
+  }
+  // The link takes what waits before ours, and ours as much longer as it is shared.
+  const double stretch = 1.0 / (1.0 - busy.link_share);
+  const Bytes ours = work_of(kept_.front(), n_tokens).bytes;
+  at_once.link.call = tier.link.call;
+  const Seconds calls =
+      transfer_time(at_once.link, busy.queued) + stretch * transfer_time(at_once.link, ours);
+  const double flowing_s = link_s - calls.value();
+  return flowing_s > 0.0 ? (busy.queued + stretch * ours) / Seconds(flowing_s) : BytesPerSecond();
 }
 
 double CrossoverArms::fetch_many_s(const TierLink& tier, std::int64_t n_tokens, std::int64_t n) {
@@ -130,87 +249,6 @@ double CrossoverArms::fetch_many_s(const TierLink& tier, std::int64_t n_tokens, 
 
 double CrossoverArms::recompute_many_s(std::int64_t n_tokens, std::int64_t n) {
   return prefix_->recompute_many(n_tokens, n).value;
-}
-
-Arm CrossoverArms::arm_of(Kept& kept, const TierLink& tier, std::int64_t n_tokens) {
-  const ArmCost cost = cost_of(kept, tier.link, n_tokens);
-  const double time_s = overlapped(cost).value();
-  return {.name = kept.name,
-          .id = kept.id,
-          .how = {},
-          .moved_bytes = moved(kept, n_tokens).value(),
-          .time_s = mixed(time_s, cost, kept.stored->rebuild(n_tokens), tier),
-          .exact = kept.exact};
-}
-
-void CrossoverArms::add_mixes(const TierLink& tier,
-                              std::int64_t n_tokens,
-                              Split& split,
-                              std::vector<Arm>& arms) {
-  const auto fetch_s = [&](std::int64_t n) { return fetch(tier, n, {}).value; };
-  const auto recompute_s = [&](std::int64_t n) { return recomputed(n).value; };
-  split = best_token_split(fetch_s, recompute_s, n_tokens);
-  // As much of the rebuilding's error as of the prefix is rebuilt, and the link's for the rest.
-  const auto with_share = [&](double time_s, double rebuilt, const Estimate& rebuilding) {
-    const double error = rebuilt * log_error(rebuilding) + (1.0 - rebuilt) * tier.log_error;
-    return with_error(time_s, error, worst(tier.provenance, rebuilding.provenance));
-  };
-  const double moved_share =
-      static_cast<double>(split.fetched_tokens) / static_cast<double>(n_tokens);
-  arms.push_back({.name = "both ends at once",
-                  .id = "split-tokens",
-                  .how = thousands(split.recomputed_tokens) + " computed",
-                  .moved_bytes = moved_share * arms[0].moved_bytes,
-                  .time_s = with_share(split.time_s, 1.0 - moved_share, arms[1].time_s)});
-  const auto x = std::ranges::find(kept_, std::string("residual"), &Kept::id);
-  if (x == kept_.end()) {
-    return;
-  }
-  const Estimate of_x = arm_of(*x, tier, n_tokens).time_s;
-  const auto per_layer = [&](Kept& kept) {
-    ArmCost cost = cost_of(kept, tier.link, n_tokens);
-    const auto n = static_cast<double>(cost.n_stages);
-    return ArmCost{cost.link / n, cost.compute / n, cost.memory / n, cost.n_stages};
-  };
-  const std::int64_t n_layers = cost_of(*x, tier.link, n_tokens).n_stages;  // of one GPU
-  const LayerSplit layers = best_layer_split(per_layer(*x), per_layer(kept_.front()), n_layers);
-  const double rebuilt = static_cast<double>(layers.rebuilt_layers) / static_cast<double>(n_layers);
-  arms.push_back(
-      {.name = "X of some layers",
-       .id = "split-layers",
-       .how = "X of " + thousands(n_stages_ * layers.rebuilt_layers) + " layers",
-       .moved_bytes = rebuilt * moved(*x, n_tokens).value() + (1.0 - rebuilt) * arms[0].moved_bytes,
-       .time_s = with_share(layers.time_s, rebuilt, of_x)});
-  const Split partial = best_partial_recompute(
-      [&](std::int64_t n) { return transfer_time(tier.link, moved(*x, n)).value(); },
-      [&](std::int64_t n) { return x->stored->rebuild(n).value / static_cast<double>(n_stages_); },
-      fetch_s,
-      n_tokens);
-  const auto moved_or_none = [&](const Kept& kept, std::int64_t n) {
-    return n > 0 ? moved(kept, n).value() : 0.0;
-  };
-  const double x_share =
-      static_cast<double>(partial.recomputed_tokens) / static_cast<double>(n_tokens);
-  arms.push_back({.name = "X, then K and V",
-                  .id = "partial-recompute",
-                  .how = "X of " + thousands(partial.recomputed_tokens),
-                  .moved_bytes = moved_or_none(*x, partial.recomputed_tokens) +
-                                 moved_or_none(kept_.front(), partial.fetched_tokens),
-                  .time_s = with_share(partial.time_s, x_share, of_x)});
-}
-
-std::vector<Arm> CrossoverArms::arms(const TierLink& tier, std::int64_t n_tokens, Split& split) {
-  std::vector<Arm> all{arm_of(kept_.front(), tier, n_tokens)};
-  all.push_back({.name = "recompute",
-                 .id = "recompute",
-                 .how = {},
-                 .moved_bytes = 4.0 * static_cast<double>(n_tokens),  // token ids
-                 .time_s = recomputed(n_tokens)});
-  for (std::size_t i = 1; i < kept_.size(); ++i) {
-    all.push_back(arm_of(kept_[i], tier, n_tokens));
-  }
-  add_mixes(tier, n_tokens, split, all);
-  return all;
 }
 
 }  // namespace kvfathom::cli

@@ -36,7 +36,8 @@ void require_measurable(const Options& options) {
   refuse_beside(options.engine.engine && *options.engine.engine != "ideal",
                 "--engine",
                 "runs the kernels of no engine");
-  refuse_beside(c.load || c.queued || c.running, "--load", "measures one prefix by itself");
+  refuse_beside(
+      c.load || c.link_load || c.queued || c.running, "--load", "measures one prefix by itself");
   refuse_beside(c.map || c.batch_map || c.svg, "--map", "measures at a few lengths");
   refuse_beside(!options.engine.schemes.empty(), "--scheme", "measures K and V, and X");
 }
@@ -98,23 +99,13 @@ TierLink measured_tier(const Query& query, const LawSource& laws, CrossoverOptio
   return tiers_of(query, laws, options).front();
 }
 
-Estimate x_arm(CrossoverArms& arms, const TierLink& tier, std::int64_t n_tokens) {
-  Split unused;
-  for (const Arm& arm : arms.arms(tier, n_tokens, unused)) {
-    if (arm.id == "residual") {
-      return arm.time_s;
-    }
-  }
-  throw std::logic_error("attention without an arm for its inputs");
-}
-
 /// What is predicted, with as many tokens as the model was trained on.
 std::vector<MeasuredCrossover> predicted(CrossoverArms& arms,
                                          const TierLink& tier,
                                          std::int64_t limit_tokens) {
   const TimeOf recompute_s = [&](std::int64_t n) { return arms.recompute(n, {}).value; };
   const TimeOf fetch_s = [&](std::int64_t n) { return arms.fetch(tier, n, {}).value; };
-  const TimeOf x_s = [&](std::int64_t n) { return x_arm(arms, tier, n).value; };
+  const TimeOf x_s = [&](std::int64_t n) { return arms.fetch_inputs(tier, n).value; };
   std::vector<MeasuredCrossover> all;
   for (const auto& [id, time_s] : {std::pair{"native", fetch_s}, {"residual", x_s}}) {
     const std::vector<Reign> found = reigns(time_s, recompute_s, limit_tokens);
@@ -206,7 +197,7 @@ void measure(const ArmsRequest& request, CrossoverArms& arms, MeasuredAnswer& an
         {.n_tokens = n,
          .fetch = {arms.fetch(answer.tier, n, {}), measured(of.at(calibrate::kFetchArm))},
          .recompute = {arms.recompute(n, {}), measured(prompt)},
-         .fetch_x = {x_arm(arms, answer.tier, n),
+         .fetch_x = {arms.fetch_inputs(answer.tier, n),
                      overlapped_times(of.at(calibrate::kFetchXArm),
                                       of.at(calibrate::kProjectArm),
                                       request.shape.n_layers)},
@@ -260,7 +251,7 @@ std::optional<double> crossing(const std::vector<LengthRatio>& ratios,
 int crossover_measure(const Options& options, Console& console) {
   const Query query = measured_query(options);
   const calibrate::LoopShape shape = calibrate::loop_shape_of(query.model.spec);
-  CrossoverArms arms(query, {});
+  CrossoverArms arms(query, {.k = query.settings.cache_type_k, .v = query.settings.cache_type_v});
   MeasuredAnswer answer{.tier = measured_tier(query, arms.laws(), options.crossover),
                         .held = options.crossover.bandwidth.has_value(),
                         .n_threads = query.calibration->session->n_threads};

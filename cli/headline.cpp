@@ -175,11 +175,20 @@ std::string extent(std::int64_t context_tokens, std::int64_t sequences) {
   return counted(context_tokens, "token") + " x " + counted(sequences, "sequence");
 }
 
-std::string pays_text(const std::optional<std::int64_t>& from_tokens) {
-  if (!from_tokens) {
+std::string pays_text(const std::vector<Span>& spans) {
+  if (spans.empty()) {
     return "never";
   }
-  return *from_tokens == 0 ? "always" : "from " + thousands(*from_tokens);
+  std::string text;
+  for (const Span& span : spans) {
+    const bool from_start = span.from_tokens == 1;
+    const std::string from = thousands(span.from_tokens);
+    text += text.empty() ? "" : ", ";
+    text += !span.to_tokens ? (from_start ? "always" : "from " + from)
+            : from_start    ? "up to " + thousands(*span.to_tokens)
+                            : from + "-" + thousands(*span.to_tokens);
+  }
+  return text;
 }
 
 std::string type_pair(DType k, DType v) {

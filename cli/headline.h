@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cli/console.h"
 #include "cli/query.h"
+#include "cli/speed_plan.h"
 
 namespace kvfathom::cli {
 
@@ -37,8 +39,8 @@ void print_default_refused(Console& console, const Query& query);
 /// "32,768 tokens x 4 sequences".
 [[nodiscard]] std::string extent(std::int64_t context_tokens, std::int64_t sequences);
 
-/// From where on a scheme pays: "never", "always", "from 1,142".
-[[nodiscard]] std::string pays_text(const std::optional<std::int64_t>& from_tokens);
+/// Where a scheme pays: "never", "always", "from 1,142", "up to 20", "15-20, from 1,142".
+[[nodiscard]] std::string pays_text(const std::vector<Span>& spans);
 
 /// "f16", or "q8_0/f16" where K and V differ.
 [[nodiscard]] std::string type_pair(DType k, DType v);

@@ -140,6 +140,15 @@ Json estimate_json(const Estimate& estimate) {
           {"provenance", name(estimate.provenance)}};
 }
 
+Json spans_json(const std::vector<Span>& spans) {
+  Json json = Json::array();
+  for (const Span& span : spans) {
+    json.push_back({{"from_tokens", span.from_tokens},
+                    {"to_tokens", span.to_tokens ? Json(*span.to_tokens) : Json(nullptr)}});
+  }
+  return json;
+}
+
 Json text_or_null(const std::string& text) {
   return text.empty() ? Json(nullptr) : Json(text);
 }

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "cli/console.h"
 #include "cli/query.h"
+#include "cli/speed_plan.h"
 #include "model/error.h"
 #include "model/latency/estimate.h"
 
@@ -26,6 +28,8 @@ using Json = nlohmann::ordered_json;
 [[nodiscard]] Json device_totals_json(const MemoryLedger& ledger, const Machine& machine);
 [[nodiscard]] Json placement_json(const std::optional<Placement>& placement);
 [[nodiscard]] Json estimate_json(const Estimate& estimate);
+/// [{"from_tokens": ..., "to_tokens": ... or null}]
+[[nodiscard]] Json spans_json(const std::vector<Span>& spans);
 /// A string, or null if it is empty.
 [[nodiscard]] Json text_or_null(const std::string& text);
 

@@ -68,10 +68,13 @@ void add_crossover_options(CLI::App& command, Options& options) {
             "of the tier (25GB/s); default: the device's link");
   group.add("--call", crossover.call, "US", "microseconds until a piece flows");
   group.add("--piece", crossover.piece, "SIZE", "bytes moved at a time (2MiB)");
-  group.add(
-      "--load", crossover.load, "SHARE", "of the device and the link that others take, 0 to 0.95");
+  group.add("--load", crossover.load, "SHARE", "of the device's compute others take, 0 to 0.95");
+  group.add("--link-load", crossover.link_load, "SHARE", "of the link others take, 0 to 0.95");
   group.add("--queued", crossover.queued, "SIZE", "bytes on the link before ours");
-  group.add("--running", crossover.running, "N", "sequences that decode meanwhile");
+  group.add("--running",
+            crossover.running,
+            "N",
+            "sequences of --context tokens that decode in the recompute's steps");
   group.add("--map", crossover.map, "who wins, by length and bandwidth");
   group.add("--batch-map", crossover.batch_map, "who wins, by length and prefixes at once");
   group.add("--svg",

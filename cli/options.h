@@ -70,6 +70,7 @@ struct CrossoverOptions {
   Text call;
   Text piece;
   Text load;
+  Text link_load;
   Text queued;
   Text running;
   Text svg;

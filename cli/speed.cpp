@@ -118,8 +118,7 @@ void compare_with_first(const Query& query, SpeedAnswer& answer) {
   for (std::size_t i = 1; i < answer.cases.size(); ++i) {
     const CacheCase& other = answer.cases[i].cache_case;
     SpeedPlan plan(placed_at(query, other, answer), other, answer.speculation);
-    answer.cases[i].pays_from_tokens =
-        pays_from(plan, first, answer.sequences, answer.context_tokens);
+    answer.cases[i].pays = pays_at(plan, first, answer.sequences, answer.context_tokens);
   }
 }
 
@@ -175,7 +174,9 @@ Json json_of(const Query& query, const SpeedAnswer& answer) {
   json["schemes"] = Json::array();
   for (const SpeedCase& one : answer.cases) {
     Json scheme{{"scheme", scheme_json(one.label)}, {"laws", one.laws}};
-    scheme["pays_from_tokens"] = one.pays_from_tokens ? Json(*one.pays_from_tokens) : Json(nullptr);
+    const auto from = pays_from(one.pays);
+    scheme["pays_from_tokens"] = from ? Json(*from) : Json(nullptr);
+    scheme["pays_at"] = spans_json(one.pays);
     json["schemes"].push_back(std::move(scheme));
     for (const auto* points : {&one.by_context, &one.by_batch}) {
       for (const SpeedPoint& point : *points) {

@@ -42,8 +42,8 @@ struct SpeedCase {
   SchemeLabel label;
   std::vector<SpeedPoint> by_context = {};  ///< of the sequences asked for; prompt, then decode
   std::vector<SpeedPoint> by_batch = {};    ///< decode, at the context asked for
-  /// The context from which a decode step is quicker than with the first case; 0: from the start.
-  std::optional<std::int64_t> pays_from_tokens = std::nullopt;
+  /// Contexts at which a decode step is quicker than with the first case.
+  std::vector<Span> pays = {};
   std::string laws = {};  ///< where the times come from, in a sentence
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "model/crossover/crossover.h"
 #include "model/error.h"
 #include "model/latency/datasheet_laws.h"
 
@@ -118,30 +119,32 @@ double SpeedPlan::tokens_per_step() const {
                       : 1.0;
 }
 
-std::optional<std::int64_t> pays_from(SpeedPlan& one,
-                                      SpeedPlan& other,
-                                      std::int64_t sequences,
-                                      std::int64_t limit_tokens) {
-  const auto quicker = [&](std::int64_t tokens) {
-    return one.decode(tokens, sequences, false).time_s.value <
-           other.decode(tokens, sequences, false).time_s.value;
+std::vector<Span> pays_at(SpeedPlan& one,
+                          SpeedPlan& other,
+                          std::int64_t sequences,
+                          std::int64_t limit_tokens) {
+  const auto step_s = [&](SpeedPlan& plan) {
+    return [&plan, sequences](std::int64_t tokens) {
+      return plan.decode(tokens, sequences, false).time_s.value;
+    };
   };
-  if (!quicker(limit_tokens)) {
+  // The first wins a tie: it is `other`.
+  std::vector<Span> spans;
+  for (const Reign& reign : reigns(step_s(other), step_s(one), limit_tokens)) {
+    if (!reign.fetch) {
+      spans.push_back({reign.from_tokens, std::nullopt});
+    } else if (!spans.empty()) {
+      spans.back().to_tokens = reign.from_tokens - 1;
+    }
+  }
+  return spans;
+}
+
+std::optional<std::int64_t> pays_from(const std::vector<Span>& spans) {
+  if (spans.empty() || spans.back().to_tokens) {
     return std::nullopt;
   }
-  std::int64_t low = limit_tokens;
-  while (low > 1 && quicker(low / 2)) {
-    low /= 2;
-  }
-  if (low <= 1) {
-    return 0;
-  }
-  std::int64_t slower = low / 2;
-  while (low - slower > 1) {
-    const std::int64_t middle = slower + (low - slower) / 2;
-    (quicker(middle) ? low : slower) = middle;
-  }
-  return low;
+  return spans.back().from_tokens == 1 ? 0 : spans.back().from_tokens;
 }
 
 std::string SpeedPlan::laws_sentence() const {

@@ -65,12 +65,19 @@ class SpeedPlan {
 /// Tokens of a prompt that the engine processes in one step.
 [[nodiscard]] std::int64_t chunk_tokens(const Query& query);
 
-/// The shortest context from which on a decode step of `one` is quicker than of `other`, up to
-/// `limit_tokens`; 0: from the start. A step's time grows smoothly with the context, so every power
-/// of two below the limit is looked at.
-[[nodiscard]] std::optional<std::int64_t> pays_from(SpeedPlan& one,
-                                                    SpeedPlan& other,
-                                                    std::int64_t sequences,
-                                                    std::int64_t limit_tokens);
+/// Contexts from one to another, both included.
+struct Span {
+  std::int64_t from_tokens = 1;
+  std::optional<std::int64_t> to_tokens;  ///< nothing: on to the limit that was looked at
+};
+
+/// Contexts up to `limit_tokens` at which a decode step of `one` is quicker than of `other`.
+[[nodiscard]] std::vector<Span> pays_at(SpeedPlan& one,
+                                        SpeedPlan& other,
+                                        std::int64_t sequences,
+                                        std::int64_t limit_tokens);
+
+/// The context from which on it pays for good; 0: from the start.
+[[nodiscard]] std::optional<std::int64_t> pays_from(const std::vector<Span>& spans);
 
 }  // namespace kvfathom::cli

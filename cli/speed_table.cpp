@@ -118,7 +118,7 @@ void print_comparison(Console& console, const SpeedAnswer& answer) {
                           {rounded(rate(point))},
                           {rounded(rate(point) / native)},
                           bound_cell(point),
-                          {&one == &answer.cases.front() ? "" : pays_text(one.pays_from_tokens)}});
+                          {&one == &answer.cases.front() ? "" : pays_text(one.pays)}});
   }
   print(console, table);
 }

@@ -33,7 +33,9 @@ Seconds overlapped(const ArmCost& cost) {
 ArmCost under_load(const ArmCost& idle, const Load& load) {
   ArmCost busy = idle;
   busy.compute = idle.compute / (1.0 - load.compute_share);
-  busy.memory = idle.memory / (1.0 - load.compute_share);
+  if (idle.compute.value() > 0.0) {  // what lands by itself waits for no kernel
+    busy.memory = idle.memory / (1.0 - load.compute_share);
+  }
   busy.link =
       idle.link.value() > 0.0 ? load.queued + idle.link / (1.0 - load.link_share) : idle.link;
   return busy;

@@ -1,6 +1,7 @@
 #include "model/latency/calibrated_laws.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 namespace kvfathom {
@@ -21,6 +22,15 @@ std::string kernel_format(const OpClass& op_class) {
     default:
       return std::string(name(op_class.format));
   }
+}
+
+/// Whether a decode step reads cached tokens in it, in whatever form.
+bool reads_cache(OpKind kind) {
+  constexpr std::array kKinds{OpKind::decode_attention,
+                              OpKind::value_reconstruction,
+                              OpKind::head_reconstruction,
+                              OpKind::residual_recompute};
+  return std::ranges::find(kKinds, kind) != kKinds.end();
 }
 
 }  // namespace
@@ -84,7 +94,7 @@ PricedClass CalibratedLaws::law(const OpClass& op_class, bool on_host) const {
   const KernelClass id = kernel_class_of(op_class);
   const auto [source, found] = on_host ? Found{} : find(id);
   if (found == nullptr) {
-    return behind_->law(op_class, on_host);
+    return on_host ? behind_->law(op_class, true) : unmeasured(op_class);
   }
   const bool same_shape = found->id.format == id.format &&
                           (found->id.variant == id.variant || op_class.few_rows) &&
@@ -102,6 +112,29 @@ PricedClass CalibratedLaws::law(const OpClass& op_class, bool on_host) const {
           .range = found->range,
           .provenance = worst(provenance_, found->provenance),
           .origin = same_shape ? source->origin : source->similar};
+}
+
+PricedClass CalibratedLaws::unmeasured(const OpClass& op_class) const {
+  PricedClass priced = behind_->law(op_class, false);
+  if (!reads_cache(op_class.kind)) {
+    return priced;
+  }
+  const KernelClass plain = kernel_class_of({.kind = OpKind::decode_attention,
+                                             .format = DType::bf16,
+                                             .head_dim = op_class.head_dim,
+                                             .heads_per_kv = op_class.heads_per_kv});
+  for (const Source& source : sources_) {
+    if (const FittedClass* like = nearest_class(source.calibration, plain)) {
+      // A law's fixed cost holds the first launch of a call.
+      priced.law.fixed =
+          std::max(priced.law.fixed, like->law.fixed - std::min(like->law.fixed, priced.launch));
+      if (op_class.kind == OpKind::decode_attention) {
+        priced.law.wave = like->law.wave;
+      }
+      break;
+    }
+  }
+  return priced;
 }
 
 EngineGaps CalibratedLaws::gaps() const {

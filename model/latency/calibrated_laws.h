@@ -16,7 +16,9 @@ namespace kvfathom {
 
 /// Fitted classes where a calibration has them, the first that does; or one like them (the same
 /// operation and format at the nearest head width; without its variant); all else by the laws
-/// behind.
+/// behind. Of these, kernels that read the cache in a form that was not measured cost no less to
+/// call than the measured one that reads 16 bits: else every such form were quicker where there is
+/// little to read.
 class CalibratedLaws final : public LawSource {
  public:
   /// `calibrations`, at least one: of one device, the preferred first. `provenance`: how close that
@@ -43,6 +45,7 @@ class CalibratedLaws final : public LawSource {
     const FittedClass* fitted = nullptr;
   };
   [[nodiscard]] Found find(const KernelClass& id) const;
+  [[nodiscard]] PricedClass unmeasured(const OpClass& op_class) const;
 
   std::vector<Source> sources_;
   Provenance provenance_;

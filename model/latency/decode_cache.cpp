@@ -43,6 +43,25 @@ std::int64_t stored_row_bytes(const Emit& emit,
   return (packed + typed) / (2 * a.n_kv_heads);
 }
 
+/// Tokens that a decode step reads where it reads `token_cap` (0: all) at most.
+std::int64_t read_tokens(const Emit& emit, std::int64_t token_cap) {
+  return token_cap > 0 ? std::min(emit.context(), token_cap) : emit.context();
+}
+
+/// By how many bytes of a sequence and KV head the tokens that stay in 16 bits exceed stored rows.
+std::int64_t exact_excess(const Emit& emit,
+                          const Attention& a,
+                          const cache::CacheLayout& rows,
+                          std::int64_t row) {
+  const std::int64_t tokens = read_tokens(emit, rows.token_cap.value_or(0));
+  const std::int64_t v_tokens = std::min(tokens, rows.exact_tokens);
+  const std::int64_t k_tokens = rows.k_flush_tokens > 0 ? tokens % rows.k_flush_tokens : v_tokens;
+  const auto excess = [&](std::int64_t n, std::int64_t elements) {
+    return elements > 0 ? n * (2 * elements / a.n_kv_heads - row) : 0;
+  };
+  return excess(k_tokens, rows.exact_k_elements) + excess(v_tokens, rows.exact_v_elements);
+}
+
 /// The type whose kernel reads rows of so many bits: schemes that pack have none of their own.
 DType kernel_format(const Emit& emit, const Attention& a, std::int64_t row) {
   const std::int64_t bits = 16 * row / (a.head_dim + a.v_head_dim);
@@ -55,8 +74,13 @@ DType kernel_format(const Emit& emit, const Attention& a, std::int64_t row) {
 /// Query heads of one token that share a reading of K and V; the tokens of a draft share it too.
 constexpr std::int64_t kHeadsPerPass = 16;
 
-/// Plain decode attention over at most `token_cap` (0: all) tokens of rows of `row` bytes.
-void emit_reading(const Emit& emit, const Attention& a, std::int64_t row, std::int64_t token_cap) {
+/// Plain decode attention over at most `token_cap` (0: all) tokens of rows of `row` bytes on
+/// average, and `beside` bytes more of each sequence and KV head.
+void emit_reading(const Emit& emit,
+                  const Attention& a,
+                  std::int64_t row,
+                  std::int64_t token_cap,
+                  std::int64_t beside = 0) {
   const Heads heads = heads_of(emit, a);
   const DecodeAttentionShape shape{.n_heads = heads.n_heads,
                                    .n_kv_heads = heads.n_kv_heads,
@@ -67,9 +91,14 @@ void emit_reading(const Emit& emit, const Attention& a, std::int64_t row, std::i
                                    .sink_logits = a.sinks,
                                    .row_bytes = row,
                                    .heads_per_pass = kHeadsPerPass * emit.step.n_new_tokens};
-  const OpCost cost = decode_attention_cost(shape);
+  OpCost cost = decode_attention_cost(shape);
+  const std::int64_t tokens = read_tokens(emit, token_cap);
+  const std::int64_t queries = heads.n_heads / heads.n_kv_heads;
+  const std::int64_t passes = (queries + shape.heads_per_pass - 1) / shape.heads_per_pass;
+  cost.read +=
+      Bytes(static_cast<double>(beside * passes * heads.n_kv_heads * emit.step.n_sequences));
   emit.add({.op_class = {.kind = OpKind::decode_attention,
-                         .format = kernel_format(emit, a, row),
+                         .format = kernel_format(emit, a, row + beside / (2 * tokens)),
                          .head_dim = a.head_dim,
                          .heads_per_kv = a.n_heads / a.n_kv_heads,
                          .window = token_cap > 0},
@@ -198,7 +227,7 @@ struct DecodeScheme {
     const std::int64_t row = stored_row_bytes(emit, a, rows);
     emit_fetch(emit,
                Bytes(static_cast<double>(attended(rows) * row * 2 * emit.share(a.n_kv_heads))));
-    emit_reading(emit, a, row, token_cap(rows));
+    emit_reading(emit, a, row, token_cap(rows), exact_excess(emit, a, rows, row));
   }
 
  private:

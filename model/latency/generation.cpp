@@ -1,7 +1,9 @@
 #include "model/latency/generation.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <iterator>
 #include <string>
 
 #include "model/error.h"
@@ -46,6 +48,23 @@ void add_details(const std::vector<Op>& ops,
   }
 }
 
+/// What all rows of a step go through together, whichever sequence they are of.
+bool is_shared(OpKind kind) {
+  constexpr std::array kKinds{OpKind::gemm,
+                              OpKind::moe_ffn,
+                              OpKind::cache_write,
+                              OpKind::elementwise,
+                              OpKind::peer_transfer,
+                              OpKind::all_reduce,
+                              OpKind::all_to_all};
+  return std::ranges::find(kKinds, kind) != kKinds.end();
+}
+
+/// What only rows with logits go through: of a prompt its last, of a decode step all.
+bool is_of_logits(const Op& op) {
+  return op.part == "output head" || op.part == "sample";
+}
+
 }  // namespace
 
 Generation::Generation(const StepOps& steps, const LawSource& laws, std::int64_t chunk_tokens)
@@ -78,12 +97,58 @@ StepTime Generation::prompt(std::int64_t n_tokens,
     }
   }
   ops_ = details ? std::move(all) : ops_;
-  const std::int64_t n_chunks = (n_tokens + chunk_tokens_ - 1) / chunk_tokens_;
+  spread_over_stages(sum.time_s, (n_tokens + chunk_tokens_ - 1) / chunk_tokens_);
+  return sum;
+}
+
+void Generation::spread_over_stages(Estimate& prompt, std::int64_t n_chunks) const {
   const double sooner = pipeline_speed_up(
       steps_->settings().pipeline_parallel, static_cast<double>(n_chunks), pipeline_share_);
-  sum.time_s.value /= sooner;
-  sum.time_s.low /= sooner;
-  sum.time_s.high /= sooner;
+  prompt.value /= sooner;
+  prompt.low /= sooner;
+  prompt.high /= sooner;
+}
+
+void Generation::emit_beside(const StepShape& chunk, const Running& running) {
+  steps_->emit(chunk, ops_);
+  std::erase_if(ops_, [](const Op& op) { return is_shared(op.op_class.kind); });
+  StepShape all = chunk;
+  all.n_new_tokens += running.n_sequences;
+  steps_->emit(all, other_ops_);
+  std::ranges::copy_if(other_ops_, std::back_inserter(ops_), [](const Op& op) {
+    return is_shared(op.op_class.kind) && !is_of_logits(op);
+  });
+  steps_->emit({.n_sequences = running.n_sequences, .n_cached_tokens = running.n_cached_tokens},
+               other_ops_);
+  std::ranges::copy_if(other_ops_, std::back_inserter(ops_), [](const Op& op) {
+    return !is_shared(op.op_class.kind) || is_of_logits(op);
+  });
+}
+
+Estimate Generation::step_beside(std::int64_t n_tokens,
+                                 std::int64_t n_cached_tokens,
+                                 const Running& running) {
+  emit_beside(
+      {.phase = Phase::prefill, .n_new_tokens = n_tokens, .n_cached_tokens = n_cached_tokens},
+      running);
+  return pricer_.price(ops_, steps_->n_layers(), false).time_s;
+}
+
+Estimate Generation::prompt_beside(std::int64_t n_tokens, const Running& running) {
+  if (running.n_sequences == 0) {
+    return prompt(n_tokens).time_s;
+  }
+  const std::int64_t most = std::max<std::int64_t>(1, chunk_tokens_ - running.n_sequences);
+  Estimate sum{.provenance = Provenance::exact};
+  for (std::int64_t done = 0; done < n_tokens; done += most) {
+    emit_beside({.phase = Phase::prefill,
+                 .n_new_tokens = std::min(most, n_tokens - done),
+                 .n_cached_tokens = done,
+                 .ends_prompt = done + most >= n_tokens},
+                running);
+    add_time(sum, pricer_.price(ops_, steps_->n_layers(), false).time_s);
+  }
+  spread_over_stages(sum, (n_tokens + most - 1) / most);
   return sum;
 }
 

@@ -9,6 +9,12 @@
 
 namespace kvfathom {
 
+/// Sequences that decode while a prompt is processed.
+struct Running {
+  std::int64_t n_sequences = 0;
+  std::int64_t n_cached_tokens = 0;  ///< of each
+};
+
 /// Prices prompts and decode steps of one model on one machine.
 class Generation {
  public:
@@ -23,6 +29,15 @@ class Generation {
                                 std::int64_t n_cached_tokens = 0,
                                 std::int64_t n_sequences = 1,
                                 bool details = false);
+
+  /// One prompt whose chunks share their steps with a new token of every running sequence. These
+  /// come out of the tokens of a step (vLLM and llama.cpp take them first), of which some must be
+  /// left. Where nothing runs, as `prompt`.
+  [[nodiscard]] Estimate prompt_beside(std::int64_t n_tokens, const Running& running);
+  /// One such step: products run over all rows together, attention over each by itself.
+  [[nodiscard]] Estimate step_beside(std::int64_t n_tokens,
+                                     std::int64_t n_cached_tokens,
+                                     const Running& running);
 
   /// Whole prompts of `n_tokens` each, as many at a time as a chunk has room for, at least one.
   [[nodiscard]] Estimate prompts(std::int64_t n_tokens, std::int64_t n_prompts);
@@ -39,11 +54,15 @@ class Generation {
   [[nodiscard]] const StepPricer& pricer() const { return pricer_; }
 
  private:
+  void emit_beside(const StepShape& chunk, const Running& running);
+  void spread_over_stages(Estimate& prompt, std::int64_t n_chunks) const;
+
   const StepOps* steps_;
   StepPricer pricer_;
   std::int64_t chunk_tokens_;
   double pipeline_share_;
   std::vector<Op> ops_;
+  std::vector<Op> other_ops_;  ///< scratch
 };
 
 /// How much sooner `n_chunks` are through layers that are spread over `n_stages` devices, which

@@ -1,4 +1,5 @@
 // kvfathom crossover: what its document says, and that it hangs together.
+#include <algorithm>
 #include <cmath>
 
 #include "tests/cli/run_json.h"
@@ -7,7 +8,6 @@ namespace kvfathom::testing {
 namespace {
 
 using Json = nlohmann::json;
-namespace fs = std::filesystem;
 
 Json crossover(const std::string& words) {
   return json_of("crossover " + words);
@@ -81,58 +81,210 @@ TEST(CrossoverCommand, LoadMovesTheCrossover) {
   EXPECT_EQ(one.at("reigns_loaded").front().at("winner"), "recompute");
 }
 
-TEST(CrossoverCommand, AMapHoldsTenThousandCells) {
-  const Json map = crossover("llama-3.1-8b --gpu h100-sxm --engine ideal --map").at("map");
-  EXPECT_EQ(map.at("recompute_over_fetch").size(), 10'000U);
-  // Rows run from the fastest link down: fetching never gains.
-  const std::size_t n = map.at("lengths_tokens").size();
-  for (std::size_t i = n; i < map.at("recompute_over_fetch").size(); ++i) {
-    EXPECT_LE(map.at("recompute_over_fetch").at(i), map.at("recompute_over_fetch").at(i - n));
+// Of the device's compute: the recompute takes ten times as long, the fetch as long as before.
+TEST(CrossoverCommand, LoadTakesComputeAndNotTheLink) {
+  const Json one =
+      crossover("llama-3.1-8b --gpu h100-sxm --tier nvme --load 0.9").at("cases").at(0);
+  const Json& loaded = one.at("loaded");
+  const double fetch = one.at("fetch_s").at("value");
+  const double recompute = one.at("recompute_s").at("value");
+  EXPECT_DOUBLE_EQ(loaded.at("fetch_s").at("value"), fetch);
+  EXPECT_NEAR(loaded.at("recompute_s").at("value"), 10.0 * recompute, 1e-6 * recompute);
+  // Idle, recomputing wins from 737 to 11,264 tokens; not where it has a tenth of the device.
+  EXPECT_EQ(one.at("reigns").size(), 3U);
+  EXPECT_EQ(one.at("reigns_loaded").size(), 1U);
+  EXPECT_EQ(one.at("crossover_tokens"), one.at("reigns").at(2).at("from_tokens"));
+  EXPECT_EQ(loaded.at("crossover_tokens"), 1);
+  // 4 GiB in what 2048 calls of 100 us leave of it.
+  const double rate = 32768.0 * 131072.0 / (10.0 * recompute - 0.2048);
+  EXPECT_NEAR(loaded.at("crossover_bandwidth_bytes_per_s").get<double>(), rate, 0.01 * rate);
+  EXPECT_TRUE(crossover("llama-3.1-8b --gpu h100-sxm --tier nvme")
+                  .at("cases")
+                  .at(0)
+                  .at("loaded")
+                  .is_null());
+}
+
+TEST(CrossoverCommand, ASharedLinkMovesTheCrossoverTheOtherWay) {
+  const std::string words =
+      "llama-3.1-8b --gpu h100-sxm --tier nvme --context 8192 --link-load 0.5";
+  const Json one = crossover(words).at("cases").at(0);
+  EXPECT_NEAR(one.at("loaded").at("fetch_s").at("value"),
+              2.0 * one.at("fetch_s").at("value").get<double>(),
+              0.01 * one.at("fetch_s").at("value").get<double>());
+  EXPECT_EQ(one.at("loaded").at("recompute_s"), one.at("recompute_s"));
+  EXPECT_GT(one.at("loaded").at("crossover_tokens"), one.at("crossover_tokens"));
+}
+
+// 64 sequences of 8192 tokens: each step of the recompute reads their K and V, 64 GiB of
+// Llama-3.1-8B or 20.5 ms at the H100's 3.35 TB/s, besides its own chunk.
+TEST(CrossoverCommand, RunningSequencesSlowTheRecompute) {
+  const Json document =
+      crossover("llama-3.1-8b --gpu h100-sxm --tier nvme --context 8192 --running 64");
+  const Json& one = document.at("cases").at(0);
+  const double idle = one.at("recompute_s").at("value");
+  const double beside = one.at("loaded").at("recompute_s").at("value");
+  const double reads_s = 64.0 * 8192.0 * 131072.0 / 3.35e12;
+  EXPECT_GT(beside, idle + reads_s);  // two steps: 64 of the 8192 tokens of a step are theirs
+  EXPECT_LT(beside, idle + 4.0 * reads_s);
+  EXPECT_EQ(one.at("loaded").at("fetch_s"), one.at("fetch_s"));
+  EXPECT_NE(one.at("reigns_loaded"), one.at("reigns"));
+  EXPECT_EQ(document.at("running").at("sequences"), 64);
+  EXPECT_EQ(run_cli("crossover llama-3.1-8b --gpu rtx-4090 --weights q4_k_m --running 600").status,
+            2);  // llama.cpp's steps have 512 tokens
+}
+
+// The scheme asked for is what is fetched: by the formulas of `list schemes`, for 32 layers of 8
+// heads of 128 (Llama-3.1-8B) and 8192 tokens.
+TEST(CrossoverCommand, FetchesTheSchemeThatIsAskedFor) {
+  const std::string words =
+      "llama-3.1-8b --gpu h100-sxm --engine ideal --tier nvme --context 8192 --scheme ";
+  struct Moved {
+    const char* scheme;
+    double bytes;
+  };
+  for (const Moved& moved :
+       {Moved{"kivi:bits=2,group=32,residual=0", 8192.0 * 32.0 * 8.0 * 256.0 * 3.0 / 8.0},
+        Moved{"evict-snapkv:budget=1024", 1024.0 * 131072.0},
+        Moved{"evict-h2o:budget=1024", 1024.0 * (131072.0 + 32.0 * 8.0 * 4.0)},  // and scores
+        Moved{"residual", 8192.0 * 32.0 * 8192.0},
+        Moved{"residual:checkpoints=4", 8192.0 * 4.0 * 8192.0},
+        Moved{"k-only:projector=learned", 8192.0 * 65536.0}}) {
+    const Json one = crossover(words + moved.scheme).at("cases").at(0);
+    EXPECT_NEAR(
+        one.at("arms").at(0).at("moved_bytes").get<double>(), moved.bytes, 1e-3 * moved.bytes)
+        << moved.scheme;
+    EXPECT_EQ(one.at("arms").at(0).at("time_s"), one.at("fetch_s")) << moved.scheme;
+    const std::string asked(moved.scheme);
+    EXPECT_TRUE(one.at("scheme").get<std::string>().starts_with(asked.substr(0, asked.find(':'))))
+        << moved.scheme;
   }
 }
 
-// One row of a batch map is one prefix, whose times are those of the case itself. Short prefixes
-// share the reading of the weights, so that recomputing gains; long ones do not.
-TEST(CrossoverCommand, ShortPrefixesAreRecomputedTogether) {
-  const std::string line =
-      "llama-3.1-8b --gpu h100-sxm --engine ideal --context 131072 --batch-map";
-  const Json document = crossover(line);
-  const Json& map = document.at("batch_map");
-  const std::size_t n = map.at("lengths_tokens").size();
-  const std::size_t n_rows = map.at("batches").size();
-  ASSERT_EQ(map.at("recompute_over_fetch").size(), n * n_rows);
-  const auto ratio = [&](std::size_t row, std::size_t column) {
-    return map.at("recompute_over_fetch").at(row * n + column).get<double>();
-  };
-  EXPECT_EQ(map.at("batches").front(), 1);
-  EXPECT_EQ(map.at("batches").back(), 512);
-  const Json& whole = document.at("cases").at(0);
-  EXPECT_NEAR(ratio(0, n - 1),
-              whole.at("recompute_s").at("value").get<double>() /
-                  whole.at("fetch_s").at("value").get<double>(),
-              1e-9);
-  for (std::size_t column = 0; column < n; ++column) {
-    EXPECT_LE(ratio(n_rows - 1, column), 1.0000001 * ratio(0, column)) << column;
+TEST(CrossoverCommand, RefusesSchemesThatSayWhereAndNotWhat) {
+  for (const char* scheme : {"offload", "kivi+offload:tier=nvme"}) {
+    const Ran ran = run_cli(std::string("crossover llama-3.1-8b --gpu h100-sxm --engine ideal ") +
+                            "--scheme " + scheme);
+    EXPECT_EQ(ran.status, 2) << scheme;
+    EXPECT_NE(ran.err.find("--tier"), std::string::npos) << ran.err;
   }
-  EXPECT_LT(ratio(n_rows - 1, 0), 0.1 * ratio(0, 0));                  // one token each
-  EXPECT_NEAR(ratio(n_rows - 1, n - 1) / ratio(0, n - 1), 1.0, 1e-9);  // 131,072 each
 }
 
-TEST(CrossoverCommand, WritesItsMapsAsPictures) {
-  const fs::path file = fs::temp_directory_path() / "kvfathom_crossover_test.svg";
-  const auto picture = [&](const std::string& options) {
-    const Ran ran = run_cli("crossover llama-3.1-8b --gpu h100-sxm --engine ideal" + options +
-                            " --svg " + file.string());
-    EXPECT_EQ(ran.status, 0) << ran.err;
-    const std::string svg = read_all(file);
-    fs::remove(file);
-    EXPECT_TRUE(svg.starts_with("<svg "));
-    EXPECT_TRUE(svg.ends_with("</svg>\n"));
-    EXPECT_NE(svg.find("Llama-3.1-8B on NVIDIA H100"), std::string::npos);
-    return svg;
+// What is fetched in another form is worked on until it is K and V again; prompts that are evicted
+// from cost their scores besides.
+TEST(CrossoverCommand, OtherFormsCostTheirWork) {
+  const Json one = crossover(
+                       "llama-2-7b-hf --gpu h100-sxm --engine ideal --tier host "
+                       "--bandwidth 1000GB/s --call 0 --context 4096")
+                       .at("cases")
+                       .at(0);
+  const auto row = [&](const std::string& name) -> const Json& {
+    for (const Json& arm : one.at("arms")) {
+      if (arm.at("name") == name) {
+        return arm;
+      }
+    }
+    throw std::runtime_error("no arm " + name);
   };
-  EXPECT_NE(picture("").find("1,000 GB/s"), std::string::npos);
-  EXPECT_NE(picture(" --batch-map").find("512 at once"), std::string::npos);
+  const auto link_s = [&](const Json& arm) { return arm.at("moved_bytes").get<double>() / 1e12; };
+  for (const char* name :
+       {"fetch K, rebuild V", "fetch X, project", "fetch X, run the rest", "fetch 2-bit kivi"}) {
+    EXPECT_GT(row(name).at("time_s").at("value"), 1.05 * link_s(row(name))) << name;
+  }
+  EXPECT_TRUE(row("fetch K, rebuild V").at("exact"));
+  EXPECT_EQ(row("fetch SnapKV's 2,048").at("moved_bytes"), 2048.0 * 524288.0);
+  EXPECT_FALSE(row("fetch SnapKV's 2,048").at("exact"));
+  const double prompt = time_of(one, "recompute");
+  EXPECT_GT(time_of(one, "recompute-evict-snapkv"), prompt);
+  EXPECT_GT(time_of(one, "recompute-evict-grkv"), time_of(one, "recompute-evict-snapkv"));
+}
+
+TEST(CrossoverCommand, ListsNoFormThatIsTheFirstAgain) {
+  // States are the same in every cache type; a prefix within the budget is not evicted from.
+  for (const char* words : {"mamba2-2.7b --gpu h100-sxm --engine ideal --context 1000",
+                            "llama-3.1-8b --gpu h100-sxm --engine ideal --context 100"}) {
+    const Json document = crossover(words);
+    for (const Json& one : document.at("cases")) {
+      for (const Json& arm : one.at("arms")) {
+        const bool is_lossy = !arm.at("exact").get<bool>();
+        EXPECT_FALSE(is_lossy && arm.at("moved_bytes") == one.at("arms").at(0).at("moved_bytes"))
+            << arm.at("name");
+        EXPECT_NE(arm.at("how"), "X of 0 layers");
+        EXPECT_NE(arm.at("how"), "X of 0 tokens");
+      }
+    }
+  }
+  const Ran states = run_cli("crossover mamba2-2.7b --gpu h100-sxm --engine ideal --context 1000");
+  EXPECT_EQ(states.out.find("K and V"), std::string::npos) << states.out;
+}
+
+TEST(CrossoverCommand, SaysWhatDoesNotFit) {
+  const Ran ran = run_cli("crossover glm-4.7-flash --gpu rtx-4090", 200);
+  EXPECT_NE(ran.out.find("Does not fit: needs "), std::string::npos) << ran.out;
+  const Json large = crossover("glm-4.7-flash --gpu rtx-4090");
+  EXPECT_FALSE(large.at("fits"));
+  EXPECT_GT(large.at("needed_bytes"), 55LL << 30);  // 29.9 B parameters in 16 bits
+  EXPECT_LT(large.at("capacity_bytes"), 24LL << 30);
+  EXPECT_TRUE(crossover("llama-3.1-8b --gpu h100-sxm").at("fits"));
+  // 256 sequences of 32,768 tokens are 1 TiB of K and V.
+  EXPECT_FALSE(crossover("llama-3.1-8b --gpu h100-sxm --running 256").at("fits"));
+}
+
+// vLLM keeps 128 values of 8 bits and a scale of 32 of each indexer key, and a latent of 576 values
+// of 16 bits: 61 layers of 132 + 1152 bytes a token (its ledger has the same).
+TEST(CrossoverCommand, MovesIndexerKeysAsTheEngineStoresThem) {
+  const Json one = crossover(
+                       "deepseek-v3.2 --gpu h200-sxm --tensor-parallel 8 --tier nvme "
+                       "--context 4096")
+                       .at("cases")
+                       .at(0);
+  EXPECT_EQ(one.at("arms").at(0).at("moved_bytes"), 4096.0 * 61.0 * (132.0 + 1152.0));
+}
+
+// A quarter of a bit pattern that is in 16 bits is no smaller: KIVI pays where it has packed some.
+TEST(CrossoverCommand, PackedFormatsPayNowhereBeforeTheyPack) {
+  const Json document = crossover("llama-3.1-8b --gpu h100-sxm");
+  int n_seen = 0;
+  for (const Json& one : document.at("decode")) {
+    if (one.at("scheme") == "kivi") {
+      ASSERT_FALSE(one.at("pays_at").empty());
+      EXPECT_GT(one.at("pays_at").at(0).at("from_tokens"), 127);  // of the 128 that stay exact
+      EXPECT_EQ(one.at("pays_from_tokens"), one.at("pays_at").back().at("from_tokens"));
+      ++n_seen;
+    }
+  }
+  EXPECT_EQ(n_seen, 3);
+}
+
+// K alone is half of what is read and 32 times the arithmetic: on an H20 (148 TFLOP/s for 4 TB/s)
+// 64 sequences gain by it while they are short, until the arithmetic is what a step waits for.
+TEST(CrossoverCommand, ASchemeMayStopPaying) {
+  const Json document = crossover("llama-2-7b-hf --gpu h20 --engine ideal --tier nvme");
+  std::int64_t last = 0;
+  for (const Json& one : document.at("decode")) {
+    if (one.at("scheme") == "k-only" && one.at("batch") == 64) {
+      EXPECT_TRUE(one.at("pays_from_tokens").is_null());
+      ASSERT_EQ(one.at("pays_at").size(), 1U);
+      EXPECT_EQ(one.at("pays_at").at(0).at("from_tokens"), 1);
+      last = one.at("pays_at").at(0).at("to_tokens");
+    }
+  }
+  ASSERT_GT(last, 0);
+  const auto step_s = [&](const std::string& scheme, std::int64_t context) {
+    const Json speeds =
+        json_of("speed llama-2-7b-hf --gpu h20 --engine ideal --sequences 64 --scheme " + scheme +
+                " --context " + std::to_string(context));
+    for (const Json& point : speeds.at("points")) {
+      if (point.at("scheme").get<std::string>().starts_with(scheme) &&
+          point.at("phase") == "decode" && point.at("context_tokens") == context &&
+          point.at("batch") == 64) {
+        return point.at("time_s").at("value").get<double>();
+      }
+    }
+    throw std::runtime_error("no such point");
+  };
+  EXPECT_LT(step_s("k-only", last), step_s("native", last));
+  EXPECT_GE(step_s("k-only", last + 1), step_s("native", last + 1));
 }
 
 TEST(CrossoverCommand, SharedMemoryHasNoHostTier) {
@@ -144,6 +296,11 @@ TEST(CrossoverCommand, SharedMemoryHasNoHostTier) {
 
 TEST(CrossoverCommand, RefusesWhatItCannotAnswer) {
   EXPECT_EQ(run_cli("crossover llama-3.1-8b").status, 2);
+  const Ran sized =
+      run_cli("crossover llama-3.1-8b --engine ideal --memory 40GiB --memory-bandwidth 500GB/s");
+  EXPECT_EQ(sized.status, 2);
+  // No device without peak rates has an answer, so none is suggested.
+  EXPECT_EQ(run_cli("crossover llama-3.1-8b").err.find("--memory-bandwidth"), std::string::npos);
   EXPECT_EQ(run_cli("crossover llama-3.1-8b --gpu h100-sxm --tier tape").status, 2);
   EXPECT_EQ(run_cli("crossover llama-3.1-8b --gpu h100-sxm --bandwidth 2GB/s").status, 2);
   EXPECT_EQ(run_cli("crossover llama-3.1-8b --gpu h100-sxm --load 1.5").status, 2);

@@ -64,18 +64,12 @@ std::vector<LayerBytes> layer_bytes(const ModelSpec& rank,
     const cache::CacheLayout& layout = group.layout;
     LayerBytes bytes{.scheme = cache::name(group.scheme),
                      .n_layers = group.n_layers,
-                     .k = element_bytes(settings.cache_type_k, layout.k_row_elements),
+                     .k = k_row_bytes(group, settings.cache_type_k, sparse),
                      .v = element_bytes(settings.cache_type_v, layout.v_row_elements),
                      .state = layout.state_elements * kStateElementBytes +
                               layout.conv_elements * kConvElementBytes,
                      .convolution = layout.conv_elements * kConvElementBytes,
                      .window_tokens = layout.token_cap.value_or(0)};
-    if (bytes.scheme == "sparse-index") {
-      bytes.k = layout.k_row_elements + kIndexScaleBytes;
-    }
-    if (bytes.scheme == "mla-latent" && sparse && is_fp8(settings.cache_type_k)) {
-      bytes.k = kSparseFp8RowBytes;
-    }
     all.push_back(bytes);
   }
   return all;
@@ -240,6 +234,16 @@ PagedCache with_state_pool(const ModelSpec& rank,
 }
 
 }  // namespace
+
+std::int64_t k_row_bytes(const cache::LayerGroup& group, DType cache_type_k, bool beside_indexer) {
+  const std::int64_t n = group.layout.k_row_elements;
+  if (std::holds_alternative<cache::SparseIndex>(group.scheme)) {
+    return n + kIndexScaleBytes;
+  }
+  const bool is_latent = std::holds_alternative<cache::MlaLatent>(group.scheme);
+  return is_latent && beside_indexer && is_fp8(cache_type_k) ? kSparseFp8RowBytes
+                                                             : element_bytes(cache_type_k, n);
+}
 
 std::int64_t WindowPool::full_blocks(std::int64_t blocks) const {
   return static_cast<std::int64_t>(std::ceil(static_cast<double>(blocks) / share));

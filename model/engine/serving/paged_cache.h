@@ -8,9 +8,16 @@
 #include <vector>
 
 #include "model/architecture/model_spec.h"
+#include "model/cache/groups.h"
 #include "model/engine/engine.h"
 
 namespace kvfathom::serving {
+
+/// Bytes of a token's K row in one layer of the group: whole blocks of the type; indexer keys in 8
+/// bits with a scale, whatever the type; latents in 8 bits beside them in a layout of their own.
+[[nodiscard]] std::int64_t k_row_bytes(const cache::LayerGroup& group,
+                                       DType cache_type_k,
+                                       bool beside_indexer);
 
 /// A pool that windows have to themselves, with a fixed share of the tokens of the other layers'.
 struct WindowPool {

@@ -112,6 +112,14 @@ TEST(Crossover, LoadSlowsWhatItTakes) {
   EXPECT_DOUBLE_EQ(busy.link.value(), 1.5);
 }
 
+// A link that nothing waits for lands K and V whatever the kernels do.
+TEST(Crossover, LoadOnComputeLeavesTransfersAlone) {
+  const ArmCost idle{.link = Seconds(1.0), .compute = {}, .memory = Seconds(0.5)};
+  const ArmCost busy = under_load(idle, {.compute_share = 0.9, .queued = {}});
+  EXPECT_DOUBLE_EQ(busy.link.value(), 1.0);
+  EXPECT_DOUBLE_EQ(busy.memory.value(), 0.5);
+}
+
 // 100 ns a token and 1 ms of latency against 200 ns a token: they meet at 10,000.
 TEST(Crossover, ReignsChangeWhereTheLinesMeet) {
   const auto fetch = [](std::int64_t n) { return 1e-3 + 100e-9 * static_cast<double>(n); };
@@ -205,6 +213,38 @@ TEST(Prefix, WhatATierHoldsIsTheSchemesCache) {
   EXPECT_LT(x.rebuild(1000).value, 10.0 * least);
 }
 
+// Each step of a recompute that shares the device carries the others' tokens: their K and V are
+// read once a step, the weights are the chunk's own, and 16 of a step's 1024 tokens are theirs.
+TEST(Prefix, StepsAreSharedWithWhatRunsBeside) {
+  const ModelSpec model = catalog("llama-3.1-8b");
+  const DatasheetLaws laws(h100());
+  Prefix prefix(model, {}, laws, 1024);
+  const Running running{.n_sequences = 16, .n_cached_tokens = 32768};
+  const double alone = prefix.recompute(1008).value;
+  const double beside = prefix.recompute_beside(1008, running).value;
+  const double decode = prefix.step_of(running).value;
+  // 16 x 32,768 tokens of 128 KiB: 68.7 GB, 20.5 ms at 3.35 TB/s.
+  EXPECT_GT(beside, alone + 0.0205);
+  EXPECT_LT(beside, alone + decode);
+  EXPECT_DOUBLE_EQ(prefix.recompute_beside(1008, {}).value, alone);
+  EXPECT_NEAR(prefix.recompute_beside(2016, running).value, 2.0 * beside, 0.03 * beside);
+}
+
+// DeepSeek-V3.2's keys of 128 in 8 bits and a scale of 4 bytes; its latents in the 656 bytes of
+// FlashMLA's sparse layout where they are in 8 bits.
+TEST(Prefix, ServingEnginesStoreIndexerKeysWithTheirScales) {
+  const ModelSpec model = catalog("deepseek-v3.2");
+  const DatasheetLaws laws(h100());
+  StoredPrefix paged(model, {.is_paged = true}, {}, laws);
+  EXPECT_EQ(paged.bytes(100).value(), 100.0 * 61.0 * (132.0 + 1152.0));
+  StoredPrefix narrow(
+      model,
+      {.cache_type_k = DType::f8_e4m3, .cache_type_v = DType::f8_e4m3, .is_paged = true},
+      {},
+      laws);
+  EXPECT_EQ(narrow.bytes(100).value(), 100.0 * 61.0 * (132.0 + 656.0));
+}
+
 // By the layers' own products and causal attention: 5.54 and 17.6 GB/s.
 TEST(Prefix, MooncakesBoundWithCausalAttention) {
   std::vector<Op> ops;
@@ -219,6 +259,37 @@ TEST(Prefix, MooncakesBoundWithCausalAttention) {
   const double kv_bytes = 8192.0 * 327680.0;
   EXPECT_NEAR(kv_bytes / (flops / (8.0 * 312e12)) / 1e9, 5.54, 0.01);
   EXPECT_NEAR(kv_bytes / (flops / (8.0 * 989e12)) / 1e9, 17.6, 0.05);
+}
+
+// KV-Direct (arXiv 2603.19664): rebuilding K and V of 500 tokens of a layer took 0.17 to 0.3 of the
+// time of reading them, on an M3 Max. Its X is no smaller than K and V in five of its six models,
+// so of bandwidth alone rebuilding is never quicker there; and even the quickest rebuilding (the
+// peak, 16.4 TFLOP/s) over 0.3 leaves its reads at less than a twentieth of 409.6 GB/s: the ratio
+// is that of a framework's read path.
+TEST(Crossover, KvDirectsRatiosAreNoBandwidths) {
+  const HardwareSpec m3_max =
+      read_hardware(std::string(KVFATHOM_SOURCE_DIR) + "/data/hardware/m3-max-40-core.json");
+  const double peak = m3_max.peak_rates.at("fp32").value();
+  constexpr double kTokens = 500.0;
+  int n_larger = 0;
+  for (const char* id :
+       {"smollm2-135m", "qwen2.5-0.5b", "qwen3-0.6b", "qwen2.5-1.5b", "gemma-3-4b-it"}) {
+    const ModelSpec model = catalog(id);
+    const auto& a = std::get<Attention>(model.layers.front().mixer);
+    const auto kvd = static_cast<double>(a.n_kv_heads * a.head_dim);
+    const auto d = static_cast<double>(model.hidden_size);
+    const double x_bytes = kTokens * d * 2.0;
+    const double kv_bytes = kTokens * 2.0 * kvd * 2.0;
+    const double read_s = (Bytes(kv_bytes) / m3_max.bandwidth).value();
+    const double rebuild_s =
+        std::max((Bytes(x_bytes) / m3_max.bandwidth).value(), kTokens * 4.0 * d * kvd / peak);
+    EXPECT_GT(rebuild_s, read_s) << id;  // compute alone: 4 d kvd FLOPs against 4 kvd bytes
+    n_larger += x_bytes > kv_bytes ? 1 : 0;
+  }
+  EXPECT_EQ(n_larger, 4);  // all but Qwen3-0.6B
+  // Qwen2.5-1.5B, whose published ratio is the 0.17: 786 MFLOP against 512 KB.
+  const double claimed_read_s = kTokens * 4.0 * 1536.0 * 256.0 / peak / 0.17;
+  EXPECT_LT(kTokens * 1024.0 / claimed_read_s, 0.005 * m3_max.bandwidth.value());
 }
 
 // The whole model priced: below the ideal by what products reach of their peak, and what else a

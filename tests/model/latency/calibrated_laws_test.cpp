@@ -117,6 +117,24 @@ TEST(CalibratedLaws, ChargeALaunchWhereNoFixedCostWasFitted) {
       0.0);
 }
 
+// Else a cache in any format that nobody measured would be quicker to read where it is short.
+TEST(CalibratedLaws, AFormatThatWasNotMeasuredIsNoCheaperToCall) {
+  FittedClass reads = fitted("decode_attention", "bf16", 3e11);
+  reads.id.head_dim = 128;
+  reads.id.group = 4;
+  const CalibratedLaws laws({calibration("1", {reads})}, Provenance::published, datasheet());
+  const auto call_s = [&](OpKind kind, DType format) {
+    const PricedClass priced =
+        laws.law({.kind = kind, .format = format, .head_dim = 128, .heads_per_kv = 4}, false);
+    return (priced.law.fixed + priced.launch).value();
+  };
+  const double measured = call_s(OpKind::decode_attention, DType::bf16);
+  EXPECT_DOUBLE_EQ(measured, kFixed.value());
+  EXPECT_DOUBLE_EQ(call_s(OpKind::decode_attention, DType::q4_0), measured);
+  EXPECT_DOUBLE_EQ(call_s(OpKind::residual_recompute, DType::bf16), measured);
+  EXPECT_LT(call_s(OpKind::gemm, DType::q4_0), measured);  // the data sheet's own
+}
+
 TEST(CalibratedLaws, LeaveWhatWasNotMeasuredToTheLawsBehind) {
   const CalibratedLaws laws({calibration("1", {})}, Provenance::measured, datasheet());
   EXPECT_EQ(laws.law(kFp8, false).provenance, Provenance::datasheet);

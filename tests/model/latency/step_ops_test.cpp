@@ -211,6 +211,32 @@ TEST(StepOps, TokenIdsMeanAWholePromptAtEveryStep) {
 }
 
 // Three quarters of the cache come over the link.
+// The newest tokens are not packed: as many as there are cost what K and V in 16 bits cost. Of 300,
+// KIVI's K has 300 mod 128 = 44 in 16 bits, its V 128; the others take 3 bits a value (2, and 32
+// for each 32 values).
+TEST(StepOps, TokensThatStayInSixteenBitsAreReadAsSuch) {
+  const ModelSpec model = catalog("llama-3.1-8b");
+  LatencySettings kivi;
+  kivi.scheme = cache::parse_scheme("kivi:bits=2,group=32,residual=128").request;
+  for (const std::int64_t tokens : {1, 64, 127}) {
+    std::vector<Op> native;
+    std::vector<Op> packed;
+    StepOps(model, {}).emit({.n_cached_tokens = tokens - 1}, native);
+    StepOps(model, kivi).emit({.n_cached_tokens = tokens - 1}, packed);
+    const OpCost& cost = op_of(packed, "attention").cost;
+    EXPECT_EQ(cost.read, op_of(native, "attention").cost.read) << tokens;
+    EXPECT_EQ(cost.flops, op_of(native, "attention").cost.flops) << tokens;
+    EXPECT_EQ(op_of(packed, "attention").op_class, op_of(native, "attention").op_class) << tokens;
+  }
+  const double wide = 1024.0 * 2.0;
+  const double narrow = 1024.0 * 3.0 / 8.0;
+  const double at_300 = 44.0 * wide + 256.0 * narrow + 128.0 * wide + 172.0 * narrow;
+  std::vector<Op> packed;
+  StepOps(model, kivi).emit({.n_cached_tokens = 299}, packed);
+  const double queries = 32.0 * 128.0 * 2.0;
+  EXPECT_EQ(op_of(packed, "attention").cost.read.value(), at_300 + queries);
+}
+
 TEST(StepOps, OffloadedCacheIsFetchedAtEveryStep) {
   const ModelSpec model = catalog("llama-3.1-8b");
   LatencySettings offloaded;
