@@ -177,6 +177,17 @@ TEST(DecodeLoop, RunsWhatAPromptIsPricedAs) {
   }
 }
 
+std::vector<std::int32_t> decoded(const LoopShape& shape,
+                                  const Scheme& scheme,
+                                  std::int32_t first) {
+  DecodeLoop loop(shape, scheme.cache, 40, 1);
+  std::vector<std::int32_t> tokens{first};
+  for (int n_cached = 0; n_cached < 30; ++n_cached) {
+    tokens.push_back(loop.step(tokens.back(), n_cached));
+  }
+  return tokens;
+}
+
 TEST(DecodeLoop, DecodesTokensThatFollowFromWhatIsCached) {
   std::vector<std::pair<LoopShape, Scheme>> loops{
       {windowed(), kBf16}, {square(), kKeys}, {latent(), kBf16}};
@@ -184,17 +195,9 @@ TEST(DecodeLoop, DecodesTokensThatFollowFromWhatIsCached) {
     loops.emplace_back(kDense, scheme);
   }
   for (const auto& [shape, scheme] : loops) {
-    const auto decode = [&](std::int32_t first) {
-      DecodeLoop loop(shape, scheme.cache, 40, 1);
-      std::vector<std::int32_t> tokens{first};
-      for (int n_cached = 0; n_cached < 30; ++n_cached) {
-        tokens.push_back(loop.step(tokens.back(), n_cached));
-      }
-      return tokens;
-    };
-    const auto tokens = decode(7);
-    EXPECT_EQ(tokens, decode(7)) << scheme.name;
-    EXPECT_NE(tokens, decode(8)) << scheme.name;
+    const auto tokens = decoded(shape, scheme, 7);
+    EXPECT_EQ(tokens, decoded(shape, scheme, 7)) << scheme.name;
+    EXPECT_NE(tokens, decoded(shape, scheme, 8)) << scheme.name;
     EXPECT_GT(std::set<std::int32_t>(tokens.begin(), tokens.end()).size(), 3U) << scheme.name;
   }
 }
