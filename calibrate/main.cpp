@@ -74,11 +74,6 @@ void round_in_place(FittedClass& fitted) {
   round_in_place(fitted.range.flops);
 }
 
-void widen(Interval& range, double value, bool first) {
-  range = first ? Interval{value, value}
-                : Interval{std::min(range.low, value), std::max(range.high, value)};
-}
-
 FittedClass fitted_class(const ClassPoints& points) {
   FitResult fit = fit_law(points.points, points.settings);
   FittedClass fitted;
@@ -103,12 +98,7 @@ FittedClass fitted_class(const ClassPoints& points) {
   if (fitted.loo.p90 > kTooFarOff) {
     fitted.notes.emplace_back("one in ten is off by more than 25 %: an estimate, no calibration");
   }
-  for (const CalibrationPoint& point : points.points) {
-    const bool first = &point == points.points.data();
-    widen(fitted.range.bytes, point.work.bytes.value(), first);
-    widen(fitted.range.flops, point.work.flops.value(), first);
-    widen(fitted.range.waves, point.work.waves, first);
-  }
+  fitted.range = range_of(points.points);
   round_in_place(fitted);
   return fitted;
 }

@@ -195,12 +195,16 @@ std::vector<double> log_ratios(const Law& law, std::span<const CalibrationPoint>
   return ratios;
 }
 
-/// log(measured / predicted) of every point by a fit that did not see it.
-std::vector<double> left_out(const Parameters& fitted,
-                             const Points& points,
-                             std::mt19937_64& generator) {
-  const std::size_t n_folds = points.size() <= kMostLeftOutSingly ? points.size() : 10;
+/// log(measured / predicted) of points by fits that did not see them, and the same by the doublings
+/// that each lies outside of what was seen.
+struct LeftOut {
   std::vector<double> ratios;
+  std::vector<double> inside;
+};
+
+LeftOut left_out(const Parameters& fitted, const Points& points, std::mt19937_64& generator) {
+  const std::size_t n_folds = points.size() <= kMostLeftOutSingly ? points.size() : 10;
+  LeftOut result;
   for (std::size_t fold = 0; fold < n_folds; ++fold) {
     Points seen;
     Points unseen;
@@ -210,9 +214,13 @@ std::vector<double> left_out(const Parameters& fitted,
     Parameters again = fitted;
     fit::minimise(again, drawn(seen, kMostFitted, generator));
     const std::vector<double> of_fold = log_ratios(fit::law_of(again), unseen);
-    ratios.insert(ratios.end(), of_fold.begin(), of_fold.end());
+    const WorkRange range = range_of(seen);
+    for (std::size_t i = 0; i < unseen.size(); ++i) {
+      result.ratios.push_back(of_fold[i]);
+      result.inside.push_back(of_fold[i] / widening(range, unseen[i].work));
+    }
   }
-  return ratios;
+  return result;
 }
 
 void cross_check(const Parameters& fitted, const Points& points, FitResult& result) {
@@ -235,6 +243,16 @@ void check(std::span<const CalibrationPoint> points) {
 }
 
 }  // namespace
+
+WorkRange range_of(std::span<const CalibrationPoint> points) {
+  const auto interval = [&](auto quantity) {
+    const auto [least, most] = std::ranges::minmax(points, {}, quantity);
+    return Interval{quantity(least), quantity(most)};
+  };
+  return {.bytes = interval([](const CalibrationPoint& p) { return p.work.bytes.value(); }),
+          .flops = interval([](const CalibrationPoint& p) { return p.work.flops.value(); }),
+          .waves = interval([](const CalibrationPoint& p) { return p.work.waves; })};
+}
 
 FitErrors errors_of(const Law& law, std::span<const CalibrationPoint> points) {
   return errors_from(log_ratios(law, points));
@@ -297,9 +315,9 @@ FitResult fit_law(std::span<const CalibrationPoint> all, const FitSettings& sett
   result.law = fit::law_of(fitted);
   result.ci90 = intervals_of(fitted, spread);
   cross_check(fitted, points, result);
-  const std::vector<double> ratios = left_out(fitted, points, generator);
+  const auto [ratios, inside] = left_out(fitted, points, generator);
   result.loo = errors_from(ratios);
-  result.residuals = {quantile(ratios, 0.05), quantile(ratios, 0.5), quantile(ratios, 0.95)};
+  result.residuals = {quantile(inside, 0.05), quantile(inside, 0.5), quantile(inside, 0.95)};
   if (!held.empty()) {
     result.holdout = errors_of(result.law, held);
   }

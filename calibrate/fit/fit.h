@@ -45,12 +45,17 @@ struct FitResult {
   LawIntervals ci90;
   FitErrors loo;  ///< each left out in turn; of more than 100 points, each tenth
   std::optional<FitErrors> holdout;
+  /// Of the points left out. One that lies outside of all others counts as what it tells of the
+  /// law inside: the intervals of predictions widen by as much for each doubling outside.
   ResidualQuantiles residuals;
   std::vector<std::string> notes;
 };
 
 /// std::invalid_argument for fewer than 5 points or a time that is not positive.
 [[nodiscard]] FitResult fit_law(std::span<const CalibrationPoint> all, const FitSettings& settings);
+
+/// The least and the most of each quantity. At least one point.
+[[nodiscard]] WorkRange range_of(std::span<const CalibrationPoint> points);
 
 /// Errors of a law over points.
 [[nodiscard]] FitErrors errors_of(const Law& law, std::span<const CalibrationPoint> points);

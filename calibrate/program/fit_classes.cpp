@@ -10,23 +10,6 @@ struct ClassPoints {
   std::vector<CalibrationPoint> held_out;
 };
 
-void widen(Interval& range, double value) {
-  range = {std::min(range.low, value), std::max(range.high, value)};
-}
-
-WorkRange range_of(const std::vector<CalibrationPoint>& points) {
-  const Work& first = points.front().work;
-  WorkRange range{.bytes = {first.bytes.value(), first.bytes.value()},
-                  .flops = {first.flops.value(), first.flops.value()},
-                  .waves = {first.waves, first.waves}};
-  for (const CalibrationPoint& point : points) {
-    widen(range.bytes, point.work.bytes.value());
-    widen(range.flops, point.work.flops.value());
-    widen(range.waves, point.work.waves);
-  }
-  return range;
-}
-
 FittedClass fit_class(const PlannedClass& planned,
                       const ClassPoints& points,
                       const Ceilings& ceilings) {

@@ -74,11 +74,14 @@ class Planner {
   Plan plan_;
 };
 
-/// From the widths of models of 135 million parameters to those of 8 billion.
-std::vector<Dims> products(std::initializer_list<int> rows) {
+/// From the widths of models of 135 million parameters to those of 8 billion; a GPU's, where such
+/// narrow ones only show the launch, to those of 70 billion.
+std::vector<Dims> products(bench::Place place, std::initializer_list<int> rows) {
+  const std::pair<int, int> extreme =
+      place == bench::Place::cuda ? std::pair{8192, 8192} : std::pair{1536, 576};
   std::vector<Dims> shapes;
   for (const auto& [n, k] :
-       {std::pair{4096, 4096}, {8192, 1024}, {1536, 576}, {2048, 2048}, {1024, 4096}}) {
+       {std::pair{4096, 4096}, {8192, 1024}, extreme, {2048, 2048}, {1024, 4096}}) {
     for (const int m : rows) {
       shapes.push_back({{"m", m}, {"n", n}, {"k", k}});
     }
@@ -100,13 +103,15 @@ std::vector<Dims> experts(std::initializer_list<int> tokens) {
   return shapes;
 }
 
-void plan_products(Planner& planner, double overlap) {
+void plan_products(Planner& planner, bench::Place place) {
   static_assert(kernels::kLargestGemvRows == kFewRows);
+  const double overlap = product_overlap(place);
+  const int most_rows = place == bench::Place::cuda ? 4096 : 512;
   for (const char* format : {"bf16", "q8_0", "q4_0"}) {
     planner.open({.op = "gemm", .format = format, .variant = "few"}, kBoth, overlap);
-    planner.add("gemm", format, 18, products({1, 2, 4, 8}));
+    planner.add("gemm", format, 18, products(place, {1, 2, 4, 8}));
     planner.open({.op = "gemm", .format = format}, kBoth, overlap);
-    planner.add("gemm", format, 18, products({16, 32, 64, 512}));
+    planner.add("gemm", format, 18, products(place, {16, 32, 64, most_rows}));
   }
   for (const char* format : {"bf16", "q4_0"}) {
     planner.open({.op = "moe_ffn", .format = format, .variant = "few"}, kBoth, overlap);
@@ -163,10 +168,12 @@ void plan_decode(Planner& planner) {
   planner.add("mla_decode", "bf16", 18, latent);
 }
 
-void plan_prompts(Planner& planner) {
+/// Few queries read the cache, many compute. The longest takes two cores of a CPU a second.
+void plan_prompts(Planner& planner, bench::Place place) {
+  const int most_queries = place == bench::Place::cuda ? 4096 : 1024;
   std::vector<Dims> shapes;
-  for (const int queries : {4, 32, 128, 512}) {  // few read the cache, many compute
-    for (const int cached : {0, 512, 1536, 3584, 7680}) {
+  for (const int queries : {4, 32, 128, 512, most_queries}) {
+    for (const int cached : {0, 512, 3584, 7680, 31744}) {
       shapes.push_back({{"n_queries", queries},
                         {"tokens", queries + cached},
                         {"n_heads", 8},
@@ -175,7 +182,7 @@ void plan_prompts(Planner& planner) {
     }
   }
   planner.open({.op = "prefill_attention", .format = "bf16", .head_dim = 128, .group = 4}, kBoth);
-  planner.add("prefill_attention", "bf16", 18, shapes);
+  planner.add("prefill_attention", "bf16", shapes.size(), shapes);
 }
 
 /// One dimension over powers of two.
@@ -237,9 +244,9 @@ std::string PlannedPoint::name() const {
 
 Plan make_plan(const PlanSettings& settings) {
   Planner planner(settings);
-  plan_products(planner, product_overlap(settings.place));
+  plan_products(planner, settings.place);
   plan_decode(planner);
-  plan_prompts(planner);
+  plan_prompts(planner, settings.place);
   plan_between(planner);
   plan_schemes(planner);
   return planner.shuffled();

@@ -49,10 +49,11 @@ const FittedClass* nearest_class(const Calibration& calibration, const KernelCla
   return nearest;
 }
 
-double outside_by(const WorkRange& range, const Work& work) {
-  return std::max({ratio_outside(range.bytes, work.bytes.value()),
-                   ratio_outside(range.flops, work.flops.value()),
-                   ratio_outside(range.waves, work.waves)});
+double widening(const WorkRange& range, const Work& work) {
+  const double outside = std::max({ratio_outside(range.bytes, work.bytes.value()),
+                                   ratio_outside(range.flops, work.flops.value()),
+                                   ratio_outside(range.waves, work.waves)});
+  return 1.0 + std::log2(outside);
 }
 
 }  // namespace kvfathom

@@ -127,8 +127,8 @@ struct Calibration {
 [[nodiscard]] const FittedClass* nearest_class(const Calibration& calibration,
                                                const KernelClass& id);
 
-/// By how much the work lies outside of what was measured: the largest ratio of its bytes, FLOPs or
-/// waves to the nearest end; 1 inside.
-[[nodiscard]] double outside_by(const WorkRange& range, const Work& work);
+/// How many times as wide as inside of what was measured the interval of a prediction is: once more
+/// for each doubling by which its bytes, FLOPs or waves, whichever is farthest, lie outside.
+[[nodiscard]] double widening(const WorkRange& range, const Work& work);
 
 }  // namespace kvfathom

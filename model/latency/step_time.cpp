@@ -21,11 +21,6 @@ Work work_of(const Op& op, std::int64_t n_units) {
   return work;
 }
 
-/// How far the work lies outside of what was measured, in doublings.
-double doublings_outside(const PricedClass& priced, const Work& work) {
-  return priced.range ? std::log2(std::max(1.0, outside_by(*priced.range, work))) : 0.0;
-}
-
 BoundBy bound_by(const Op& op, const PricedClass& priced, const Work& work) {
   if (op.on_host) {
     return BoundBy::host;
@@ -86,12 +81,12 @@ StepTime StepPricer::price(std::span<const Op> ops, std::int64_t n_layers, bool 
     const Seconds once = time(priced.law, work) + work.launches * priced.launch;
     const Seconds all = static_cast<double>(op.n_times) * once;
     const BoundBy bound = bound_by(op, priced, work);
-    const double doublings = doublings_outside(priced, work);
-    class_error_s_[index] += all.value() * priced.log_error * (1.0 + doublings);
+    const double wider = priced.range ? widening(*priced.range, work) : 1.0;
+    class_error_s_[index] += all.value() * priced.log_error * wider;
     by_bound[static_cast<std::size_t>(bound)] += all.value();
     sum_s += all.value();
     provenance = worst(provenance, priced.provenance);
-    provenance = doublings > 0.0 ? worst(provenance, Provenance::modelled) : provenance;
+    provenance = wider > 1.0 ? worst(provenance, Provenance::modelled) : provenance;
     if (details) {
       step.ops.push_back({i, all, bound});
     }

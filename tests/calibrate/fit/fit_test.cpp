@@ -63,6 +63,20 @@ TEST(FitLaw, WhatTheIntervalPromisesHoldsForNewPoints) {
   EXPECT_LE(n_inside, 950);
 }
 
+// A law that is off by a factor of 2 three doublings outside of its points is off there by what a
+// prediction's interval grows to, four times its width: so the width that this tells is log(2) / 4.
+TEST(FitLaw, APointFarOutsideTellsAsMuchOfTheIntervalAsItWouldBeWidened) {
+  std::vector<CalibrationPoint> points;
+  for (const double mebibytes : {1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 64.0}) {
+    const Work work{.bytes = Bytes(mebibytes * 1048576.0)};
+    const double off = mebibytes > 8.0 ? 2.0 : 1.0;
+    points.push_back({work, off * (work.bytes / BytesPerSecond(3e12))});
+  }
+  const FitResult fit = fit_law(points, {.terms = {.fixed = false}});
+  EXPECT_NEAR(fit.residuals.q95, std::log(2.0) / 4.0, 0.01);
+  EXPECT_NEAR(fit.loo.max, 0.5, 0.02);  // errors are as they are
+}
+
 TEST(FitLaw, ATermThatThePointsCannotTellIsDroppedAndSaidSo) {
   Law memory_only = kTruth;
   memory_only.flops.reset();
