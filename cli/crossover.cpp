@@ -58,16 +58,16 @@ Contest contest_of(CrossoverArms& arms,
 
 TierAnswer tier_answer(CrossoverArms& arms, const TierLink& tier, const CrossoverAnswer& answer) {
   TierAnswer of_tier{.tier = tier};
-  of_tier.arms = arms.arms(tier, answer.context_tokens, of_tier.split);
-  const auto contest = [&](const Busy& busy, const std::string& where) {
-    Contest one = contest_of(arms, tier, busy, answer.context_tokens, answer.limit_tokens);
-    one.sentence = where + contest_sentence(one, answer.context_tokens, answer.limit_tokens);
-    return one;
+  const auto ways = [&](const Busy& busy, const std::string& where) {
+    Ways all{.contest = contest_of(arms, tier, busy, answer.context_tokens, answer.limit_tokens)};
+    all.contest.sentence =
+        where + contest_sentence(all.contest, answer.context_tokens, answer.limit_tokens);
+    all.arms = arms.arms(tier, answer.context_tokens, busy, all.split);
+    return all;
   };
-  of_tier.idle =
-      contest({}, tier.tier == Tier::nvme ? "From NVMe " : "From the " + tier.name + " ");
+  of_tier.idle = ways({}, tier.tier == Tier::nvme ? "From NVMe " : "From the " + tier.name + " ");
   if (answer.busy) {
-    of_tier.loaded = contest(*answer.busy, "Under the load ");
+    of_tier.loaded = ways(*answer.busy, "Under the load ");
   }
   return of_tier;
 }
@@ -195,7 +195,10 @@ CrossoverAnswer answer_of(const Query& query, const Options& options) {
     }
   }
   if (options.crossover.batch_map) {
-    answer.batch_map = batch_map(arms, first, answer.limit_tokens);
+    answer.batch_map = batch_map(arms, first, answer.limit_tokens, {});
+    if (answer.busy) {
+      answer.batch_map_loaded = batch_map(arms, first, answer.limit_tokens, *answer.busy);
+    }
   }
   if (answer.busy && answer.busy->running.n_sequences > 0) {
     const Running& running = answer.busy->running;

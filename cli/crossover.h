@@ -58,13 +58,18 @@ struct Contest {
 /// From where on fetching wins for good; nothing if it never does.
 [[nodiscard]] std::optional<std::int64_t> crossover_tokens(const Contest& contest);
 
+/// How a prefix may come back on a machine that is idle, or as busy as it is.
+struct Ways {
+  Contest contest;
+  std::vector<Arm> arms = {};  ///< fetch first, recompute second, then the others
+  Split split = {};            ///< the best of tokens computed and tokens fetched
+};
+
 /// One tier's answer.
 struct TierAnswer {
   TierLink tier;
-  std::vector<Arm> arms = {};  ///< fetch first, recompute second, then the others
-  Split split = {};            ///< the best of tokens computed and tokens fetched
-  Contest idle = {};
-  std::optional<Contest> loaded = std::nullopt;  ///< under what else the machine was said to do
+  Ways idle = {};
+  std::optional<Ways> loaded = std::nullopt;  ///< under what else the machine was said to do
 };
 
 /// "fetching wins from 900 tokens on (between 1 and 2,000 with ..), recomputing before: 32,768
@@ -109,6 +114,7 @@ struct CrossoverAnswer {
   std::optional<BandwidthMap> map;
   std::optional<BandwidthMap> map_loaded;
   std::optional<BatchMap> batch_map;
+  std::optional<BatchMap> batch_map_loaded;
   std::optional<Busy> busy;  ///< empty: nothing was said of it
   /// Of sequences that decode meanwhile: a step by itself, and one with a chunk of the recompute.
   double running_step_s = 0.0;
@@ -132,7 +138,8 @@ class CrossoverArms;
                                          const Busy& busy);
 [[nodiscard]] BatchMap batch_map(CrossoverArms& arms,
                                  const TierLink& tier,
-                                 std::int64_t limit_tokens);
+                                 std::int64_t limit_tokens,
+                                 const Busy& busy);
 
 void print_crossover_json(Console& console, const Query& query, const CrossoverAnswer& answer);
 void print_crossover(Console& console, const Query& query, const CrossoverAnswer& answer);

@@ -170,12 +170,30 @@ const CrossoverArms::Work& CrossoverArms::work_of(Kept& kept, std::int64_t n_tok
       .first->second;
 }
 
-ArmCost CrossoverArms::cost_of(Kept& kept, const Link& link, std::int64_t n_tokens) const {
+ArmCost CrossoverArms::cost_of(Kept& kept,
+                               const TierLink& tier,
+                               std::int64_t n_tokens,
+                               const Busy& busy) {
   const Work& work = work_of(kept, n_tokens);
-  return {.link = transfer_time(link, work.bytes),
-          .compute = Seconds(work.rebuild.value),
-          .memory = work.memory,
-          .n_stages = std::max<std::int64_t>(1, prefix_->n_layers() / n_stages_)};
+  ArmCost cost{.link = transfer_time(tier.link, work.bytes),
+               .compute = Seconds(work.rebuild.value),
+               .memory = work.memory,
+               .n_stages = std::max<std::int64_t>(1, prefix_->n_layers() / n_stages_)};
+  if (busy.running.n_sequences > 0 && cost.compute.value() > 0.0) {
+    cost.compute += wait_beside(n_tokens, busy.running);
+  }
+  return under_load(cost,
+                    {.compute_share = busy.compute_share,
+                     .queued = transfer_time(tier.link, busy.queued),
+                     .link_share = busy.link_share});
+}
+
+Estimate CrossoverArms::time_of(Kept& kept,
+                                const TierLink& tier,
+                                std::int64_t n_tokens,
+                                const Busy& busy) {
+  const ArmCost cost = cost_of(kept, tier, n_tokens, busy);
+  return mixed(overlapped(cost).value(), cost, work_of(kept, n_tokens).rebuild, tier);
 }
 
 /// Decode steps of others between the chunks of a rebuilding.
@@ -186,15 +204,7 @@ Seconds CrossoverArms::wait_beside(std::int64_t n_tokens, const Running& running
 }
 
 Estimate CrossoverArms::fetch(const TierLink& tier, std::int64_t n_tokens, const Busy& busy) {
-  ArmCost cost = cost_of(kept_.front(), tier.link, n_tokens);
-  if (busy.running.n_sequences > 0 && cost.compute.value() > 0.0) {
-    cost.compute += wait_beside(n_tokens, busy.running);
-  }
-  const ArmCost all = under_load(cost,
-                                 {.compute_share = busy.compute_share,
-                                  .queued = transfer_time(tier.link, busy.queued),
-                                  .link_share = busy.link_share});
-  return mixed(overlapped(all).value(), all, work_of(kept_.front(), n_tokens).rebuild, tier);
+  return time_of(kept_.front(), tier, n_tokens, busy);
 }
 
 const Estimate& CrossoverArms::recomputed(std::int64_t n_tokens, const Running& running) {
@@ -206,12 +216,7 @@ const Estimate& CrossoverArms::recomputed(std::int64_t n_tokens, const Running& 
 }
 
 Estimate CrossoverArms::recompute(std::int64_t n_tokens, const Busy& busy) {
-  Estimate time = recomputed(n_tokens, busy.running);
-  const double slower = 1.0 / (1.0 - busy.compute_share);
-  time.value *= slower;
-  time.low *= slower;
-  time.high *= slower;
-  return time;
+  return slowed(recomputed(n_tokens, busy.running), busy);
 }
 
 BytesPerSecond CrossoverArms::even_bandwidth(const TierLink& tier,
@@ -238,17 +243,22 @@ BytesPerSecond CrossoverArms::even_bandwidth(const TierLink& tier,
   return flowing_s > 0.0 ? (busy.queued + stretch * ours) / Seconds(flowing_s) : BytesPerSecond();
 }
 
-double CrossoverArms::fetch_many_s(const TierLink& tier, std::int64_t n_tokens, std::int64_t n) {
+double CrossoverArms::fetch_many_s(const TierLink& tier,
+                                   std::int64_t n_tokens,
+                                   std::int64_t n,
+                                   const Busy& busy) {
+  Busy behind = busy;
+  behind.queued = {};  // what waited on the link went before the first
   TierLink flowing = tier;
   if (tier.tier == Tier::network) {
     flowing.link.call = Seconds();  // the others' handshakes are over by then
   }
-  return fetch(tier, n_tokens, {}).value +
-         static_cast<double>(n - 1) * fetch(flowing, n_tokens, {}).value;
+  return fetch(tier, n_tokens, busy).value +
+         static_cast<double>(n - 1) * fetch(flowing, n_tokens, behind).value;
 }
 
-double CrossoverArms::recompute_many_s(std::int64_t n_tokens, std::int64_t n) {
-  return prefix_->recompute_many(n_tokens, n).value;
+double CrossoverArms::recompute_many_s(std::int64_t n_tokens, std::int64_t n, const Busy& busy) {
+  return slowed(prefix_->recompute_many(n_tokens, n, busy.running), busy).value;
 }
 
 }  // namespace kvfathom::cli

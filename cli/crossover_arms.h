@@ -29,16 +29,22 @@ class CrossoverArms {
                                               std::int64_t n_tokens,
                                               const Busy& busy);
 
-  /// The first two for several prefixes at once on an idle machine: fetched one after the other,
-  /// recomputed as many at a time as a step of the engine takes.
-  [[nodiscard]] double fetch_many_s(const TierLink& tier, std::int64_t n_tokens, std::int64_t n);
-  [[nodiscard]] double recompute_many_s(std::int64_t n_tokens, std::int64_t n);
+  /// The first two for several prefixes at once: fetched one after the other, recomputed as many
+  /// at a time as a step of the engine takes.
+  [[nodiscard]] double fetch_many_s(const TierLink& tier,
+                                    std::int64_t n_tokens,
+                                    std::int64_t n,
+                                    const Busy& busy);
+  [[nodiscard]] double recompute_many_s(std::int64_t n_tokens, std::int64_t n, const Busy& busy);
 
   /// X of every layer over the link and projected, on an idle machine: of a model with attention.
   [[nodiscard]] Estimate fetch_inputs(const TierLink& tier, std::int64_t n_tokens);
 
-  /// Every arm and mix that applies to the model, at one length and on an idle machine.
-  [[nodiscard]] std::vector<Arm> arms(const TierLink& tier, std::int64_t n_tokens, Split& split);
+  /// Every arm and mix that applies to the model, at one length.
+  [[nodiscard]] std::vector<Arm> arms(const TierLink& tier,
+                                      std::int64_t n_tokens,
+                                      const Busy& busy,
+                                      Split& split);
 
   [[nodiscard]] Prefix& prefix() { return *prefix_; }
   [[nodiscard]] const LawSource& laws() const { return *laws_; }
@@ -78,18 +84,37 @@ class CrossoverArms {
   void add_alternatives(const Query& query, const CacheCase& asked);
   void add_evictions(const Query& query, const CacheCase& native);
   [[nodiscard]] const Work& work_of(Kept& kept, std::int64_t n_tokens) const;
-  [[nodiscard]] ArmCost cost_of(Kept& kept, const Link& link, std::int64_t n_tokens) const;
-  [[nodiscard]] Arm arm_of(Kept& kept, const TierLink& tier, std::int64_t n_tokens) const;
+  [[nodiscard]] ArmCost cost_of(Kept& kept,
+                                const TierLink& tier,
+                                std::int64_t n_tokens,
+                                const Busy& busy);
+  [[nodiscard]] Estimate time_of(Kept& kept,
+                                 const TierLink& tier,
+                                 std::int64_t n_tokens,
+                                 const Busy& busy);
+  [[nodiscard]] Arm arm_of(Kept& kept,
+                           const TierLink& tier,
+                           std::int64_t n_tokens,
+                           const Busy& busy);
   [[nodiscard]] Seconds wait_beside(std::int64_t n_tokens, const Running& running);
   [[nodiscard]] const Estimate& recomputed(std::int64_t n_tokens, const Running& running);
-  void add_kept(const TierLink& tier, std::int64_t n_tokens, std::vector<Arm>& arms);
-  void add_mixes(const TierLink& tier, std::int64_t n_tokens, Split& split, std::vector<Arm>& arms);
+  void add_kept(const TierLink& tier,
+                std::int64_t n_tokens,
+                const Busy& busy,
+                std::vector<Arm>& arms);
+  void add_mixes(const TierLink& tier,
+                 std::int64_t n_tokens,
+                 const Busy& busy,
+                 Split& split,
+                 std::vector<Arm>& arms);
   void add_layer_split(const TierLink& tier,
                        std::int64_t n_tokens,
+                       const Busy& busy,
                        Kept& x,
                        std::vector<Arm>& arms);
   void add_partial_recompute(const TierLink& tier,
                              std::int64_t n_tokens,
+                             const Busy& busy,
                              Kept& x,
                              std::vector<Arm>& arms);
 

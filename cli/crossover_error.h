@@ -28,6 +28,12 @@ namespace kvfathom::cli {
   return with_error(value, error, worst(tier.provenance, compute.provenance));
 }
 
+/// Work on a device that others take a share of.
+[[nodiscard]] inline Estimate slowed(const Estimate& time, const Busy& busy) {
+  const double slower = 1.0 / (1.0 - busy.compute_share);
+  return {slower * time.value, slower * time.low, slower * time.high, time.provenance};
+}
+
 /// As much of the rebuilding's error as of the prefix is rebuilt, and the link's for the rest.
 [[nodiscard]] inline Estimate shared_error(double time_s,
                                            double rebuilt,

@@ -47,14 +47,17 @@ BandwidthMap bandwidth_map(CrossoverArms& arms,
   return map;
 }
 
-BatchMap batch_map(CrossoverArms& arms, const TierLink& tier, std::int64_t limit_tokens) {
+BatchMap batch_map(CrossoverArms& arms,
+                   const TierLink& tier,
+                   std::int64_t limit_tokens,
+                   const Busy& busy) {
   constexpr std::int64_t kMost = 512;
   BatchMap map{.lengths_tokens = map_lengths(limit_tokens, kSide), .rows = {}, .ratios = {}};
   for (std::int64_t batch = 1; batch <= kMost; batch *= 2) {
     map.rows.push_back(batch);
     for (const std::int64_t length : map.lengths_tokens) {
-      map.ratios.push_back(arms.recompute_many_s(length, batch) /
-                           arms.fetch_many_s(tier, length, batch));
+      map.ratios.push_back(arms.recompute_many_s(length, batch, busy) /
+                           arms.fetch_many_s(tier, length, batch, busy));
     }
   }
   return map;

@@ -24,45 +24,45 @@ Json rate_or_null(double bytes_per_s) {
   return bytes_per_s > 0.0 ? Json(bytes_per_s) : Json(nullptr);
 }
 
-Json contest_json(const Contest& contest) {
-  return {{"fetch_s", estimate_json(contest.fetch_s)},
-          {"recompute_s", estimate_json(contest.recompute_s)},
-          {"crossover_tokens", count_or_null(crossover_tokens(contest))},
-          {"crossover_tokens_low", count_or_null(contest.crossover_low)},
-          {"crossover_tokens_high", count_or_null(contest.crossover_high)},
-          {"crossover_bandwidth_bytes_per_s", rate_or_null(contest.even_bandwidth_bytes_per_s)},
-          {"sentence", contest.sentence}};
-}
-
-Json case_json(const TierAnswer& answer, const std::string& scheme) {
-  Json arms = Json::array();
-  for (const Arm& arm : answer.arms) {
-    arms.push_back({{"arm", arm.id},
+Json arms_json(const std::vector<Arm>& arms) {
+  Json json = Json::array();
+  for (const Arm& arm : arms) {
+    json.push_back({{"arm", arm.id},
                     {"name", arm.name},
                     {"how", text_or_null(arm.how)},
                     {"moved_bytes", arm.moved_bytes},
                     {"time_s", estimate_json(arm.time_s)},
                     {"exact", arm.exact}});
   }
-  const Contest& idle = answer.idle;
-  return {{"tier", answer.tier.name},
-          {"bandwidth_bytes_per_s", answer.tier.link.bandwidth.value()},
-          {"scheme", scheme},
-          {"fetch_s", estimate_json(idle.fetch_s)},
-          {"recompute_s", estimate_json(idle.recompute_s)},
-          {"crossover_tokens", count_or_null(crossover_tokens(idle))},
-          {"crossover_tokens_low", count_or_null(idle.crossover_low)},
-          {"crossover_tokens_high", count_or_null(idle.crossover_high)},
-          {"crossover_bandwidth_bytes_per_s", rate_or_null(idle.even_bandwidth_bytes_per_s)},
+  return json;
+}
+
+Json ways_json(const Ways& ways) {
+  const Contest& contest = ways.contest;
+  return {{"fetch_s", estimate_json(contest.fetch_s)},
+          {"recompute_s", estimate_json(contest.recompute_s)},
+          {"crossover_tokens", count_or_null(crossover_tokens(contest))},
+          {"crossover_tokens_low", count_or_null(contest.crossover_low)},
+          {"crossover_tokens_high", count_or_null(contest.crossover_high)},
+          {"crossover_bandwidth_bytes_per_s", rate_or_null(contest.even_bandwidth_bytes_per_s)},
           {"best_split",
-           {{"fetched_tokens", answer.split.fetched_tokens},
-            {"recomputed_tokens", answer.split.recomputed_tokens},
-            {"time_s", answer.split.time_s}}},
-          {"reigns", reigns_json(idle.reigns)},
-          {"reigns_loaded", answer.loaded ? reigns_json(answer.loaded->reigns) : Json::array()},
-          {"loaded", answer.loaded ? contest_json(*answer.loaded) : Json(nullptr)},
-          {"arms", std::move(arms)},
-          {"sentence", idle.sentence}};
+           {{"fetched_tokens", ways.split.fetched_tokens},
+            {"recomputed_tokens", ways.split.recomputed_tokens},
+            {"time_s", ways.split.time_s}}},
+          {"arms", arms_json(ways.arms)},
+          {"sentence", contest.sentence}};
+}
+
+Json case_json(const TierAnswer& answer, const std::string& scheme) {
+  Json json = ways_json(answer.idle);
+  json["tier"] = answer.tier.name;
+  json["bandwidth_bytes_per_s"] = answer.tier.link.bandwidth.value();
+  json["scheme"] = scheme;
+  json["reigns"] = reigns_json(answer.idle.contest.reigns);
+  json["reigns_loaded"] =
+      answer.loaded ? reigns_json(answer.loaded->contest.reigns) : Json::array();
+  json["loaded"] = answer.loaded ? ways_json(*answer.loaded) : Json(nullptr);
+  return json;
 }
 
 Json decode_json(const CrossoverAnswer& answer) {
@@ -81,6 +81,12 @@ Json decode_json(const CrossoverAnswer& answer) {
 Json map_json(const BandwidthMap& map) {
   return {{"lengths_tokens", map.lengths_tokens},
           {"bandwidths_bytes_per_s", map.rows},
+          {"recompute_over_fetch", map.ratios}};
+}
+
+Json map_json(const BatchMap& map) {
+  return {{"lengths_tokens", map.lengths_tokens},
+          {"batches", map.rows},
           {"recompute_over_fetch", map.ratios}};
 }
 
@@ -118,9 +124,10 @@ Json json_of(const Query& query, const CrossoverAnswer& answer) {
     json["map_loaded"] = map_json(*answer.map_loaded);
   }
   if (answer.batch_map) {
-    json["batch_map"] = {{"lengths_tokens", answer.batch_map->lengths_tokens},
-                         {"batches", answer.batch_map->rows},
-                         {"recompute_over_fetch", answer.batch_map->ratios}};
+    json["batch_map"] = map_json(*answer.batch_map);
+  }
+  if (answer.batch_map_loaded) {
+    json["batch_map_loaded"] = map_json(*answer.batch_map_loaded);
   }
   json["laws"] = answer.laws;
   return json;

@@ -223,7 +223,7 @@ void print_map(Console& console, const BatchMap& map) {
   print_rows(console, map);
 }
 std::string map_svg(const CrossoverAnswer& answer, const std::string& title) {
-  return answer.batch_map ? picture(*answer.batch_map, {}, title)
+  return answer.batch_map ? picture(*answer.batch_map, answer.batch_map_loaded, title)
                           : picture(*answer.map, answer.map_loaded, title);
 }
 

@@ -16,14 +16,15 @@ double share_of(std::int64_t part, std::int64_t whole) {
 
 }  // namespace
 
-Arm CrossoverArms::arm_of(Kept& kept, const TierLink& tier, std::int64_t n_tokens) const {
-  const ArmCost cost = cost_of(kept, tier.link, n_tokens);
-  const Work& work = work_of(kept, n_tokens);
+Arm CrossoverArms::arm_of(Kept& kept,
+                          const TierLink& tier,
+                          std::int64_t n_tokens,
+                          const Busy& busy) {
   return {.name = kept.name,
           .id = kept.id,
           .how = kept.how,
-          .moved_bytes = work.bytes.value(),
-          .time_s = mixed(overlapped(cost).value(), cost, work.rebuild, tier),
+          .moved_bytes = work_of(kept, n_tokens).bytes.value(),
+          .time_s = time_of(kept, tier, n_tokens, busy),
           .exact = kept.exact};
 }
 
@@ -32,20 +33,23 @@ Estimate CrossoverArms::fetch_inputs(const TierLink& tier, std::int64_t n_tokens
   if (x == kept_.end()) {
     throw std::logic_error("attention without an arm for its inputs");
   }
-  return arm_of(*x, tier, n_tokens).time_s;
+  return time_of(*x, tier, n_tokens, {});
 }
 
 /// Other forms than the one asked about; lossy ones where they are smaller at this length.
-void CrossoverArms::add_kept(const TierLink& tier, std::int64_t n_tokens, std::vector<Arm>& arms) {
+void CrossoverArms::add_kept(const TierLink& tier,
+                             std::int64_t n_tokens,
+                             const Busy& busy,
+                             std::vector<Arm>& arms) {
   for (std::size_t i = 1; i < kept_.size(); ++i) {
-    Arm arm = arm_of(kept_[i], tier, n_tokens);
+    Arm arm = arm_of(kept_[i], tier, n_tokens, busy);
     if (arm.exact || arm.moved_bytes < arms.front().moved_bytes) {
       arms.push_back(std::move(arm));
     }
   }
   std::vector<Arm> some;
   for (Kept& kept : checkpoints_) {
-    some.push_back(arm_of(kept, tier, n_tokens));
+    some.push_back(arm_of(kept, tier, n_tokens, busy));
   }
   if (!some.empty()) {
     arms.push_back(
@@ -57,7 +61,7 @@ void CrossoverArms::add_kept(const TierLink& tier, std::int64_t n_tokens, std::v
                       .id = one.id,
                       .how = {},
                       .moved_bytes = arms[1].moved_bytes,
-                      .time_s = one.prefix->recompute(n_tokens),
+                      .time_s = slowed(one.prefix->recompute_beside(n_tokens, busy.running), busy),
                       .exact = false});
     }
   }
@@ -66,10 +70,11 @@ void CrossoverArms::add_kept(const TierLink& tier, std::int64_t n_tokens, std::v
 /// X of no layer, or of no token, is the first arm again, and X of all has one: left out.
 void CrossoverArms::add_layer_split(const TierLink& tier,
                                     std::int64_t n_tokens,
+                                    const Busy& busy,
                                     Kept& x,
                                     std::vector<Arm>& arms) {
   const auto per_layer = [&](Kept& kept) {
-    const ArmCost cost = cost_of(kept, tier.link, n_tokens);
+    const ArmCost cost = cost_of(kept, tier, n_tokens, busy);
     const auto n = static_cast<double>(cost.n_stages);
     return ArmCost{cost.link / n, cost.compute / n, cost.memory / n, cost.n_stages};
   };
@@ -86,17 +91,21 @@ void CrossoverArms::add_layer_split(const TierLink& tier,
        .how = "X of " + counted(n_stages_ * layers.rebuilt_layers, "layer"),
        .moved_bytes =
            rebuilt * work_of(x, n_tokens).bytes.value() + (1.0 - rebuilt) * arms[0].moved_bytes,
-       .time_s = shared_error(layers.time_s, rebuilt, arm_of(x, tier, n_tokens).time_s, tier)});
+       .time_s = shared_error(layers.time_s, rebuilt, time_of(x, tier, n_tokens, busy), tier)});
 }
 
+/// What waits on the link goes before X, and K and V flow right behind.
 void CrossoverArms::add_partial_recompute(const TierLink& tier,
                                           std::int64_t n_tokens,
+                                          const Busy& busy,
                                           Kept& x,
                                           std::vector<Arm>& arms) {
+  Busy behind = busy;
+  behind.queued = {};
   const Split partial = best_partial_recompute(
-      [&](std::int64_t n) { return transfer_time(tier.link, work_of(x, n).bytes).value(); },
-      [&](std::int64_t n) { return work_of(x, n).rebuild.value; },
-      [&](std::int64_t n) { return fetch(tier, n, {}).value; },
+      [&](std::int64_t n) { return cost_of(x, tier, n, busy).link.value(); },
+      [&](std::int64_t n) { return cost_of(x, tier, n, busy).compute.value(); },
+      [&](std::int64_t n) { return fetch(tier, n, behind).value; },
       n_tokens);
   if (partial.recomputed_tokens == 0 || partial.fetched_tokens == 0) {
     return;
@@ -109,12 +118,13 @@ void CrossoverArms::add_partial_recompute(const TierLink& tier,
                   .moved_bytes = moved.value(),
                   .time_s = shared_error(partial.time_s,
                                          share_of(partial.recomputed_tokens, n_tokens),
-                                         arm_of(x, tier, n_tokens).time_s,
+                                         time_of(x, tier, n_tokens, busy),
                                          tier)});
 }
 
 void CrossoverArms::add_mixes(const TierLink& tier,
                               std::int64_t n_tokens,
+                              const Busy& busy,
                               Split& split,
                               std::vector<Arm>& arms) {
   const double fetch_s = arms[0].time_s.value;
@@ -123,8 +133,8 @@ void CrossoverArms::add_mixes(const TierLink& tier,
     split = fetch_s <= recompute_s ? Split{0, n_tokens, fetch_s} : Split{n_tokens, 0, recompute_s};
     return;
   }
-  split = best_token_split([&](std::int64_t n) { return fetch(tier, n, {}).value; },
-                           [&](std::int64_t n) { return recompute(n, {}).value; },
+  split = best_token_split([&](std::int64_t n) { return fetch(tier, n, busy).value; },
+                           [&](std::int64_t n) { return recompute(n, busy).value; },
                            n_tokens);
   const double fetched = share_of(split.fetched_tokens, n_tokens);
   arms.push_back({.name = "both ends at once",
@@ -134,21 +144,24 @@ void CrossoverArms::add_mixes(const TierLink& tier,
                   .time_s = shared_error(split.time_s, 1.0 - fetched, arms[1].time_s, tier)});
   const auto x = std::ranges::find(kept_, std::string("residual"), &Kept::id);
   if (is_plain_ && x != kept_.end()) {
-    add_layer_split(tier, n_tokens, *x, arms);
-    add_partial_recompute(tier, n_tokens, *x, arms);
+    add_layer_split(tier, n_tokens, busy, *x, arms);
+    add_partial_recompute(tier, n_tokens, busy, *x, arms);
   }
 }
 
-std::vector<Arm> CrossoverArms::arms(const TierLink& tier, std::int64_t n_tokens, Split& split) {
-  std::vector<Arm> all{arm_of(kept_.front(), tier, n_tokens)};
+std::vector<Arm> CrossoverArms::arms(const TierLink& tier,
+                                     std::int64_t n_tokens,
+                                     const Busy& busy,
+                                     Split& split) {
+  std::vector<Arm> all{arm_of(kept_.front(), tier, n_tokens, busy)};
   all.push_back({.name = "recompute",
                  .id = "recompute",
                  .how = {},
                  .moved_bytes = 4.0 * static_cast<double>(n_tokens),  // token ids
-                 .time_s = recompute(n_tokens, {}),
+                 .time_s = recompute(n_tokens, busy),
                  .exact = !is_evicted_});
-  add_kept(tier, n_tokens, all);
-  add_mixes(tier, n_tokens, split, all);
+  add_kept(tier, n_tokens, busy, all);
+  add_mixes(tier, n_tokens, busy, split, all);
   return all;
 }
 

@@ -60,11 +60,11 @@ void print_tiers(Console& console, const CrossoverAnswer& answer) {
               .rows = {}};
   bool none_is_even = false;
   for (const TierAnswer& tier : answer.tiers) {
-    table.rows.push_back(contest_row(tier.tier.name, tier.tier, tier.idle));
-    none_is_even |= tier.idle.even_bandwidth_bytes_per_s <= 0.0;
+    table.rows.push_back(contest_row(tier.tier.name, tier.tier, tier.idle.contest));
+    none_is_even |= tier.idle.contest.even_bandwidth_bytes_per_s <= 0.0;
     if (tier.loaded) {
-      table.rows.push_back(contest_row("  under load", tier.tier, *tier.loaded));
-      none_is_even |= tier.loaded->even_bandwidth_bytes_per_s <= 0.0;
+      table.rows.push_back(contest_row("  under load", tier.tier, tier.loaded->contest));
+      none_is_even |= tier.loaded->contest.even_bandwidth_bytes_per_s <= 0.0;
     }
   }
   print(console, table);
@@ -96,9 +96,7 @@ std::string note_of(const Arm& arm) {
   return arm.how.empty() && arm.time_s.low >= arm.time_s.high ? "as given" : arm.how;
 }
 
-void print_arms(Console& console, const TierAnswer& tier, std::int64_t tokens) {
-  console.paragraph("Ways to bring " + counted(tokens, "token") + " back (" + link_text(tier) +
-                    (tier.loaded ? ", idle):" : "):"));
+void print_ways(Console& console, const Ways& ways) {
   Table table{.columns = {{"way"},
                           {"moves GiB", Align::right},
                           {"time", Align::right},
@@ -106,9 +104,9 @@ void print_arms(Console& console, const TierAnswer& tier, std::int64_t tokens) {
                           {"", Align::left, true}},
               .rows = {}};
   const auto quickest = std::ranges::min_element(
-      tier.arms, {}, [](const Arm& arm) { return arm.exact ? arm.time_s.value : 1e300; });
-  for (const Arm& arm : tier.arms) {
-    if (repeats(arm, tier.split)) {
+      ways.arms, {}, [](const Arm& arm) { return arm.exact ? arm.time_s.value : 1e300; });
+  for (const Arm& arm : ways.arms) {
+    if (repeats(arm, ways.split)) {
       continue;
     }
     const Style style = &arm == &*quickest ? Style::good : Style::plain;
@@ -119,6 +117,17 @@ void print_arms(Console& console, const TierAnswer& tier, std::int64_t tokens) {
                           {note_of(arm)}});
   }
   print(console, table);
+}
+
+void print_ways(Console& console, const TierAnswer& tier, std::int64_t tokens) {
+  console.paragraph("Ways to bring " + counted(tokens, "token") + " back (" + link_text(tier) +
+                    (tier.loaded ? ", idle):" : "):"));
+  print_ways(console, tier.idle);
+  if (tier.loaded) {
+    console.line();
+    console.paragraph("The same under the load:");
+    print_ways(console, *tier.loaded);
+  }
 }
 
 void print_decode(Console& console, const CrossoverAnswer& answer) {
@@ -154,9 +163,9 @@ void print_fit(Console& console, const CrossoverAnswer& answer) {
 
 void print_sentences(Console& console, const CrossoverAnswer& answer) {
   for (const TierAnswer& tier : answer.tiers) {
-    console.paragraph(tier.idle.sentence);
+    console.paragraph(tier.idle.contest.sentence);
     if (tier.loaded) {
-      console.paragraph(tier.loaded->sentence);
+      console.paragraph(tier.loaded->contest.sentence);
     }
   }
 }
@@ -166,21 +175,22 @@ void print_maps(Console& console, const CrossoverAnswer& answer) {
                                  ? ": █ fetch by 3x, ▓ fetch, ▒ even, ░ recompute, · by 3x"
                                  : ": F fetch by 3x, f fetch, = even, r recompute, R by 3x";
   const TierAnswer& tier = answer.tiers.front();
-  if (answer.map) {
-    console.line();
-    console.paragraph("Who wins (" + tier.tier.name + ", at other rates)" + legend);
-    print_map(console, *answer.map);
-  }
-  if (answer.map_loaded) {
-    console.line();
-    console.paragraph("The same under the load:");
-    print_map(console, *answer.map_loaded);
-  }
-  if (answer.batch_map) {
-    console.line();
-    console.paragraph("Who wins, several prefixes at once (" + link_text(tier) + ")" + legend);
-    print_map(console, *answer.batch_map);
-  }
+  const auto print_both = [&](const auto& map, const auto& loaded, const std::string& of_what) {
+    if (map) {
+      console.line();
+      console.paragraph("Who wins" + of_what + legend);
+      print_map(console, *map);
+    }
+    if (loaded) {
+      console.line();
+      console.paragraph("The same under the load:");
+      print_map(console, *loaded);
+    }
+  };
+  print_both(answer.map, answer.map_loaded, " (" + tier.tier.name + ", at other rates)");
+  print_both(answer.batch_map,
+             answer.batch_map_loaded,
+             ", several prefixes at once (" + link_text(tier) + ")");
 }
 
 void print_running(Console& console, const CrossoverAnswer& answer) {
@@ -209,7 +219,7 @@ void print_crossover(Console& console, const Query& query, const CrossoverAnswer
   console.line();
   print_tiers(console, answer);
   console.line();
-  print_arms(console, answer.tiers.front(), answer.context_tokens);
+  print_ways(console, answer.tiers.front(), answer.context_tokens);
   print_decode(console, answer);
   print_maps(console, answer);
   if (!answer.svg_file.empty()) {

@@ -85,8 +85,10 @@ Estimate Prefix::recompute(std::int64_t n_tokens) {
   return generation_.prompt(n_tokens).time_s;
 }
 
-Estimate Prefix::recompute_many(std::int64_t n_tokens, std::int64_t n_prefixes) {
-  return generation_.prompts(n_tokens, n_prefixes);
+Estimate Prefix::recompute_many(std::int64_t n_tokens,
+                                std::int64_t n_prefixes,
+                                const Running& running) {
+  return generation_.prompts(n_tokens, n_prefixes, running);
 }
 
 Estimate Prefix::recompute_beside(std::int64_t n_tokens, const Running& running) {

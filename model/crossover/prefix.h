@@ -34,8 +34,10 @@ class Prefix {
   /// The whole prompt from its token ids: attention included, which grows with the square.
   [[nodiscard]] Estimate recompute(std::int64_t n_tokens);
   /// Those of `n_prefixes`, none of which has a token in common with another.
-  [[nodiscard]] Estimate recompute_many(std::int64_t n_tokens, std::int64_t n_prefixes);
-  /// The first while others decode: every chunk shares its step with a token of each of them.
+  /// While others decode, every chunk shares its step with a token of each of them.
+  [[nodiscard]] Estimate recompute_many(std::int64_t n_tokens,
+                                        std::int64_t n_prefixes,
+                                        const Running& running);
   [[nodiscard]] Estimate recompute_beside(std::int64_t n_tokens, const Running& running);
   /// The last such step of `n_tokens` behind `n_cached_tokens` that are there.
   [[nodiscard]] Estimate step_beside(std::int64_t n_tokens,

@@ -113,7 +113,8 @@ void Generation::emit_beside(const StepShape& chunk, const Running& running) {
   steps_->emit(chunk, ops_);
   std::erase_if(ops_, [](const Op& op) { return is_shared(op.op_class.kind); });
   StepShape all = chunk;
-  all.n_new_tokens += running.n_sequences;
+  all.n_sequences = 1;  // rows are rows
+  all.n_new_tokens = chunk.n_sequences * chunk.n_new_tokens + running.n_sequences;
   steps_->emit(all, other_ops_);
   std::ranges::copy_if(other_ops_, std::back_inserter(ops_), [](const Op& op) {
     return is_shared(op.op_class.kind) && !is_of_logits(op);
@@ -134,14 +135,17 @@ Estimate Generation::step_beside(std::int64_t n_tokens,
   return pricer_.price(ops_, steps_->n_layers(), false).time_s;
 }
 
-Estimate Generation::prompt_beside(std::int64_t n_tokens, const Running& running) {
+Estimate Generation::prompt_beside(std::int64_t n_tokens,
+                                   const Running& running,
+                                   std::int64_t n_sequences) {
   if (running.n_sequences == 0) {
-    return prompt(n_tokens).time_s;
+    return prompt(n_tokens, 0, n_sequences).time_s;
   }
   const std::int64_t most = std::max<std::int64_t>(1, chunk_tokens_ - running.n_sequences);
   Estimate sum{.provenance = Provenance::exact};
   for (std::int64_t done = 0; done < n_tokens; done += most) {
     emit_beside({.phase = Phase::prefill,
+                 .n_sequences = n_sequences,
                  .n_new_tokens = std::min(most, n_tokens - done),
                  .n_cached_tokens = done,
                  .ends_prompt = done + most >= n_tokens},
@@ -152,17 +156,20 @@ Estimate Generation::prompt_beside(std::int64_t n_tokens, const Running& running
   return sum;
 }
 
-Estimate Generation::prompts(std::int64_t n_tokens, std::int64_t n_prompts) {
+Estimate Generation::prompts(std::int64_t n_tokens,
+                             std::int64_t n_prompts,
+                             const Running& running) {
+  const std::int64_t room = chunk_tokens_ - running.n_sequences;
   const std::int64_t n_together =
-      std::clamp<std::int64_t>(chunk_tokens_ / std::max<std::int64_t>(1, n_tokens), 1, n_prompts);
+      std::clamp<std::int64_t>(room / std::max<std::int64_t>(1, n_tokens), 1, n_prompts);
   const std::int64_t n_whole = n_prompts / n_together;
   const auto n_rounds = static_cast<double>(n_whole);
-  Estimate time = prompt(n_tokens, 0, n_together).time_s;
+  Estimate time = prompt_beside(n_tokens, running, n_together);
   time.value *= n_rounds;
   time.low *= n_rounds;
   time.high *= n_rounds;
   if (const std::int64_t rest = n_prompts % n_together; rest > 0) {
-    add_time(time, prompt(n_tokens, 0, rest).time_s);
+    add_time(time, prompt_beside(n_tokens, running, rest));
   }
   return time;
 }

@@ -30,17 +30,21 @@ class Generation {
                                 std::int64_t n_sequences = 1,
                                 bool details = false);
 
-  /// One prompt whose chunks share their steps with a new token of every running sequence. These
+  /// Prompts whose chunks share their steps with a new token of every running sequence. These
   /// come out of the tokens of a step (vLLM and llama.cpp take them first), of which some must be
   /// left. Where nothing runs, as `prompt`.
-  [[nodiscard]] Estimate prompt_beside(std::int64_t n_tokens, const Running& running);
+  [[nodiscard]] Estimate prompt_beside(std::int64_t n_tokens,
+                                       const Running& running,
+                                       std::int64_t n_sequences = 1);
   /// One such step: products run over all rows together, attention over each by itself.
   [[nodiscard]] Estimate step_beside(std::int64_t n_tokens,
                                      std::int64_t n_cached_tokens,
                                      const Running& running);
 
   /// Whole prompts of `n_tokens` each, as many at a time as a chunk has room for, at least one.
-  [[nodiscard]] Estimate prompts(std::int64_t n_tokens, std::int64_t n_prompts);
+  [[nodiscard]] Estimate prompts(std::int64_t n_tokens,
+                                 std::int64_t n_prompts,
+                                 const Running& running = {});
 
   /// One new token of each of `n_sequences` that hold `n_cached_tokens` each; or `n_new_tokens`,
   /// which verifies a draft of one less.
