@@ -122,6 +122,7 @@ LatencySettings settings_of(const SpeedRow& row) {
                            .offload = {},
                            .cache_type_k = row.cache_type,
                            .cache_type_v = row.cache_type,
+                           .state_type = row.state_type,
                            .tensor_parallel = row.tensor_parallel,
                            .expert_parallel = row.expert_parallel,
                            .absorbed_prefill = is_llama_cpp(row)};
@@ -149,7 +150,8 @@ const HardwareSpec& device_named(const std::string& id) {
 const StepOps& ops_of(const SpeedRow& row) {
   static std::map<std::string, StepOps> all;
   const std::string key = row.model + "|" + row.weights + "|" + row.engine + "|" +
-                          std::string(name(row.cache_type)) + "|" + std::to_string(row.n_gpus) +
+                          std::string(name(row.cache_type)) + "|" +
+                          std::string(name(row.state_type)) + "|" + std::to_string(row.n_gpus) +
                           "|" + std::to_string(row.expert_parallel);
   const auto known = all.find(key);
   return known != all.end()

@@ -22,6 +22,12 @@ SpeedMetric metric_of(const TableLine& line) {
   return static_cast<SpeedMetric>(known - kMetrics.begin());
 }
 
+/// "-": the model has none, or its engine keeps them as it does by default.
+DType state_type_of(const TableLine& line) {
+  const std::string text = line.text("state");
+  return text == "-" ? DType::f32 : parse_cache_type(line.place("state"), text);
+}
+
 SpeedRow row_of(const TableLine& line) {
   SpeedRow row{.id = line.text("id"),
                .engine = line.text("engine"),
@@ -33,6 +39,7 @@ SpeedRow row_of(const TableLine& line) {
                .model = line.text("model"),
                .weights = line.text("weights"),
                .cache_type = parse_cache_type(line.place("cache"), line.text("cache")),
+               .state_type = state_type_of(line),
                .batch = line.count("batch", 1),
                .prompt_tokens = line.count("prompt", 0),
                .new_tokens = line.count("new", 0),

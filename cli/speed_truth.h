@@ -29,6 +29,7 @@ struct SpeedRow {
   std::string model;    ///< catalog id
   std::string weights;  ///< recipe
   DType cache_type = DType::f16;
+  DType state_type = DType::f32;  ///< of recurrent states
   std::int64_t batch = 1;
   std::int64_t prompt_tokens = 0;  ///< of each sequence, that enter
   std::int64_t new_tokens = 0;     ///< that come out

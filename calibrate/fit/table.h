@@ -50,7 +50,9 @@ struct ClassPoints {
 
 /// Experts with at least one token where loads follow a power law, as the tables' generator draws
 /// them: density x^-alpha on [1, 0.8 tokens] (on [0.01, 2] where choices are no more than experts),
-/// scaled to tokens x chosen in all and rounded. Here the quantiles stand for the draws.
+/// scaled to tokens x chosen in all and rounded; choices that rounding loses go one by one to the
+/// experts with least (aiconfigurator's collector/helper.py). Here the quantiles stand for the
+/// draws.
 [[nodiscard]] double power_law_active_experts(std::int64_t n_tokens,
                                               std::int64_t n_experts,
                                               std::int64_t n_chosen,

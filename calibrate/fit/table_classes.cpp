@@ -266,11 +266,16 @@ double power_law_active_experts(std::int64_t n_tokens,
     loads.push_back(std::pow(from + (to - from) * share, 1.0 / (1.0 - alpha)));
     sum += loads.back();
   }
-  const auto active = std::count_if(
-      loads.begin(), loads.end(), [&](double load) { return load * choices / sum >= 0.5; });
-  return std::clamp(static_cast<double>(active),
-                    static_cast<double>(n_chosen),
-                    std::min(static_cast<double>(n_experts), choices));
+  std::int64_t active = 0;
+  double placed = 0.0;
+  for (const double load : loads) {
+    const double rounded =
+        std::min(std::round(load * choices / sum), static_cast<double>(n_tokens));
+    active += rounded >= 1.0 ? 1 : 0;
+    placed += rounded;
+  }
+  const double left = std::max(0.0, choices - placed);
+  return std::min(static_cast<double>(n_experts), static_cast<double>(active) + left);
 }
 
 std::vector<ClassPoints> classes_of(std::string_view kind_name,

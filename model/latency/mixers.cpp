@@ -118,6 +118,10 @@ void emit_latent_prompt(const Emit& emit, const LatentAttention& a) {
   }
 }
 
+double state_element_bytes(const Emit& emit) {
+  return static_cast<double>(row_bytes(emit.settings.state_type, 1));
+}
+
 /// A state's cost for the step's tokens: FLOPs for each, the state's bytes once a chunk.
 void emit_state(const Emit& emit, const OpCost& per_token, std::int64_t n_heads) {
   const auto tokens = static_cast<double>(emit.step.n_new_tokens);
@@ -127,7 +131,7 @@ void emit_state(const Emit& emit, const OpCost& per_token, std::int64_t n_heads)
                     passes * per_token.written,
                     tokens * per_token.flops,
                     per_token.launches};
-  emit.add({.op_class = {.kind = OpKind::state_update, .format = DType::f32},
+  emit.add({.op_class = {.kind = OpKind::state_update, .format = emit.settings.state_type},
             .part = "state",
             .cost = cost,
             .n_blocks = emit.step.n_sequences * n_heads,
@@ -145,7 +149,8 @@ OpCost delta_net(const Emit& emit,
                          .n_value_heads = emit.share(value_heads),
                          .key_dim = key_dim,
                          .value_dim = value_dim,
-                         .decay_per_channel = decay_per_channel});
+                         .decay_per_channel = decay_per_channel,
+                         .state_element_bytes = state_element_bytes(emit)});
 }
 
 OpCost convolution(const Emit& emit, std::int64_t n_channels, std::int64_t width) {
@@ -179,7 +184,8 @@ void emit_one(const Emit& emit, const LayerWork& /*layer*/, const Mamba2& m) {
                           .n_heads = emit.share(m.n_heads),
                           .n_groups = m.n_groups,
                           .head_dim = m.d_inner / m.n_heads,
-                          .state_dim = m.d_state}) +
+                          .state_dim = m.d_state,
+                          .state_element_bytes = state_element_bytes(emit)}) +
                  convolution(emit, m.d_inner + 2 * m.n_groups * m.d_state, m.d_conv),
              m.n_heads);
 }
@@ -189,7 +195,8 @@ void emit_one(const Emit& emit, const LayerWork& /*layer*/, const Mamba& m) {
              mamba2_cost({.n_sequences = emit.step.n_sequences,
                           .n_heads = emit.share(m.d_inner),
                           .head_dim = 1,
-                          .state_dim = m.d_state}) +
+                          .state_dim = m.d_state,
+                          .state_element_bytes = state_element_bytes(emit)}) +
                  convolution(emit, m.d_inner, m.d_conv),
              m.d_inner);
 }

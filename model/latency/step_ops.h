@@ -35,6 +35,7 @@ struct LatencySettings {
   std::optional<cache::Offload> offload;
   DType cache_type_k = DType::bf16;
   DType cache_type_v = DType::bf16;
+  DType state_type = DType::f32;  ///< of recurrent states
   std::int64_t tensor_parallel = 1;
   std::int64_t pipeline_parallel = 1;
   std::int64_t expert_parallel = 1;

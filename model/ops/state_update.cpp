@@ -18,8 +18,8 @@ OpCost delta_net_cost(const DeltaNetShape& shape) {
   const double decay = value_heads * (shape.decay_per_channel ? key_dim : 1.0) * kFloat;
   const double beta = value_heads * kFloat;
   return OpCost{
-      .read = Bytes(state * kFloat + inputs + decay + beta),
-      .written = Bytes((state + value_heads * value_dim) * kFloat),
+      .read = Bytes(state * shape.state_element_bytes + inputs + decay + beta),
+      .written = Bytes(state * shape.state_element_bytes + value_heads * value_dim * kFloat),
       .flops = Flops(7.0 * state),
   };
 }
@@ -34,8 +34,8 @@ OpCost mamba2_cost(const Mamba2Shape& shape) {
       rows + heads + 2.0 * groups * static_cast<double>(shape.state_dim);     // x, dt, B, C
   const double per_head = 3.0 * static_cast<double>(shape.n_heads) * kFloat;  // a, dt_bias, d
   return OpCost{
-      .read = Bytes(state * kFloat + inputs * shape.element_bytes + per_head),
-      .written = Bytes((state + rows) * kFloat),
+      .read = Bytes(state * shape.state_element_bytes + inputs * shape.element_bytes + per_head),
+      .written = Bytes(state * shape.state_element_bytes + rows * kFloat),
       .flops = Flops(5.0 * state),
   };
 }

@@ -16,6 +16,7 @@ struct DeltaNetShape {
   std::int64_t value_dim = 0;
   bool decay_per_channel = false;  ///< KDA
   double element_bytes = 2.0;      ///< of q, k and v
+  double state_element_bytes = 4.0;
 };
 /// FLOPs per state element: 1 to decay, 2 for the answer to k, 2 to q, 2 for the rank-1 update.
 [[nodiscard]] OpCost delta_net_cost(const DeltaNetShape& shape);
@@ -27,6 +28,7 @@ struct Mamba2Shape {
   std::int64_t head_dim = 0;
   std::int64_t state_dim = 0;
   double element_bytes = 2.0;  ///< of x, dt, B and C
+  double state_element_bytes = 4.0;
 };
 /// FLOPs per state element: 1 to decay, 2 to add, 2 for the product with C.
 [[nodiscard]] OpCost mamba2_cost(const Mamba2Shape& shape);

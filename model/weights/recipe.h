@@ -24,7 +24,9 @@ enum class WeightFormat : std::uint8_t {
   gptq,            ///< int4 with 4-bit zeros per group and an int32 group index per input
   awq,             ///< int4 with 4-bit zeros per group
   mxfp4,           ///< experts in MXFP4, the rest as it is (gpt-oss checkpoints)
-  nvfp4,           ///< 4-bit e2m1, one e4m3 scale per 16 values, one f32 scale a tensor
+  /// 4-bit e2m1, one e4m3 scale per 16 values, one f32 scale a tensor; of models with experts the
+  /// feed-forward matrices alone
+  nvfp4,
 };
 
 /// A parsed `--weights` name.

@@ -1,5 +1,6 @@
 #include "model/weights/serving_formats.h"
 
+#include <algorithm>
 #include <string>
 
 namespace kvfathom {
@@ -58,12 +59,27 @@ void pack_8_bit(const Tensor& t, const WeightRecipe& recipe, std::vector<Tensor>
   }
 }
 
-void pack_4_bit_float(const Tensor& t, const WeightRecipe& recipe, std::vector<Tensor>& out) {
-  const bool experts_only = recipe.format == WeightFormat::mxfp4;
-  const DType dtype = experts_only ? DType::mxfp4 : DType::nvfp4;
+bool is_of_experts(const Tensor& t) {
+  return t.name.find("_exps.") != std::string::npos;
+}
+
+/// NVIDIA's NVFP4 checkpoints of models with experts leave attention and states as they are, all or
+/// all but its output (hf_quant_config.json of DeepSeek-V3.1 and V3.2, GLM-5, Kimi-K2.5,
+/// MiniMax-M2.5, Qwen3.5-397B-A17B; Qwen3-235B-A22B's does not). Some leave shared experts too.
+bool packs(const Tensor& t, WeightFormat format, bool has_experts) {
+  if (format == WeightFormat::mxfp4) {
+    return is_of_experts(t);
+  }
+  return !has_experts || t.name.find(".ffn_") != std::string::npos;
+}
+
+void pack_4_bit_float(const Tensor& t,
+                      const WeightRecipe& recipe,
+                      bool has_experts,
+                      std::vector<Tensor>& out) {
+  const DType dtype = recipe.format == WeightFormat::mxfp4 ? DType::mxfp4 : DType::nvfp4;
   Tensor packed = t;
-  const bool stacked_experts = t.name.find("_exps.") != std::string::npos;
-  if (t.shape[0] % info(dtype).block_elements == 0 && (!experts_only || stacked_experts)) {
+  if (t.shape[0] % info(dtype).block_elements == 0 && packs(t, recipe.format, has_experts)) {
     packed.dtype = dtype;
   }
   out.push_back(packed);
@@ -78,6 +94,7 @@ std::vector<Tensor> packed_for_serving(const std::vector<Tensor>& tensors,
                                        const WeightRecipe& recipe) {
   std::vector<Tensor> out;
   out.reserve(tensors.size() * 2);
+  const bool has_experts = std::ranges::any_of(tensors, is_of_experts);
   for (const Tensor& t : tensors) {
     if (!is_packed(t)) {
       out.push_back(t);
@@ -96,7 +113,7 @@ std::vector<Tensor> packed_for_serving(const std::vector<Tensor>& tensors,
         break;
       case WeightFormat::mxfp4:
       case WeightFormat::nvfp4:
-        pack_4_bit_float(t, recipe, out);
+        pack_4_bit_float(t, recipe, has_experts, out);
         break;
       case WeightFormat::llama_quantize:
         out.push_back(t);

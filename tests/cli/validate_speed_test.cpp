@@ -149,8 +149,8 @@ TEST(SpeedTruth, NamesTheColumnOfABadRow) {
   const fs::path folder = fs::path(::testing::TempDir()) / "speeds";
   fs::create_directories(folder);
   const std::string title =
-      "id\tengine\tbackend\tgpu\tn_gpus\ttp\tep\tmodel\tweights\tcache\tbatch\tprompt\tnew\tdepth\t"
-      "ubatch\tfa\tmetric\tvalue\n";
+      "id\tengine\tbackend\tgpu\tn_gpus\ttp\tep\tmodel\tweights\tcache\tstate\tbatch\tprompt\tnew\t"
+      "depth\tubatch\tfa\tmetric\tvalue\n";
   const auto refusal = [&](const std::string& row) {
     std::ofstream(folder / "speed.tsv") << title << row;
     try {
@@ -159,7 +159,7 @@ TEST(SpeedTruth, NamesTheColumnOfABadRow) {
       return std::string(error.what());
     }
   };
-  const std::string head = "a\tllama.cpp\tcuda\trtx-4090\t1\t1\t1\tm\tq4_0\tf16\t1\t";
+  const std::string head = "a\tllama.cpp\tcuda\trtx-4090\t1\t1\t1\tm\tq4_0\tf16\t-\t1\t";
   EXPECT_EQ(refusal(head + "512\t0\t0\t512\toff\tprefill\t100\n"), "1");
   EXPECT_NE(refusal(head + "0\t0\t0\t512\toff\tprefill\t100\n").find("prompt"), std::string::npos);
   EXPECT_NE(refusal(head + "512\t0\t0\t512\toff\tspeed\t1\n").find("metric"), std::string::npos);

@@ -84,10 +84,13 @@ TEST(Tables, WhatIsNoTableIsRefusedAndWhatIsNotFittedIsLeftOut) {
 
 /// Four experts, four choices, alpha 2: quantiles of x^-2 on [0.01, 2] at 1/8, 3/8, 5/8 and 7/8 are
 /// 0.0114, 0.0160, 0.0264 and 0.0773; scaled to 4 in all 0.35, 0.49, 0.81 and 2.36: two round to
-/// one or more. With many tokens nobody is left out.
+/// one or more, to three choices in all, and the fourth goes to an expert that has none.
 TEST(Tables, PowerLawLoadsLeaveExpertsWithoutTokens) {
-  EXPECT_EQ(power_law_active_experts(4, 4, 1, 2.0), 2.0);
+  EXPECT_EQ(power_law_active_experts(4, 4, 1, 2.0), 3.0);
   EXPECT_EQ(power_law_active_experts(1, 128, 8, 1.2), 8.0);
+  // Four tokens of 128 experts: 18 loads of [0.5, 1.5) and three of [1.5, 1.85) round to 24 of the
+  // 32 choices; the other eight go to experts that have none.
+  EXPECT_EQ(power_law_active_experts(4, 128, 8, 1.2), 29.0);
   // Loads of 1 to 51.2 have a mean of 10.2 at this exponent and must come to 4: those below 1.28,
   // (1 - 1.28^-0.2) / (1 - 51.2^-0.2) = 8.8 % of 128, round to none.
   EXPECT_EQ(power_law_active_experts(64, 128, 8, 1.2), 117.0);

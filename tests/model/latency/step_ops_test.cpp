@@ -65,6 +65,22 @@ TEST(StepOps, DecodeReadsTheCacheOfEveryToken) {
   EXPECT_EQ(large - small, 10'000.0 * 131'072.0);
 }
 
+// Qwen3.5-397B-A17B (config.json): 45 layers of 64 value heads with states of 128 x 128, each read
+// and written in every step: in bf16 two bytes an element less than in f32.
+TEST(StepOps, StatesAreReadAndWrittenInTheirType) {
+  LatencySettings settings;
+  const StepOps ops(catalog("qwen3.5-397b-a17b"), settings);
+  settings.state_type = DType::bf16;
+  const StepOps halved(catalog("qwen3.5-397b-a17b"), settings);
+  const auto state = [](const StepOps& of) {
+    std::vector<Op> step;
+    of.emit({.n_sequences = 3, .n_cached_tokens = 100}, step);
+    const Op& op = op_of(step, "state");
+    return static_cast<double>(op.n_times) * (op.cost.read + op.cost.written).value();
+  };
+  EXPECT_DOUBLE_EQ(state(ops) - state(halved), 3.0 * 45.0 * 64.0 * 128.0 * 128.0 * 2.0 * 2.0);
+}
+
 /// Up to eight rows of activations products have kernels of their own, the output head as others;
 /// of a prompt only the last token has logits. Experts count the rows of one of them.
 TEST(StepOps, ProductsOfFewRowsAreMarked) {

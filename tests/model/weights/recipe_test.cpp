@@ -198,6 +198,20 @@ TEST(Recipe, ServingFormatsPackMatricesAndTheirScales) {
   EXPECT_EQ(bytes("mxfp4"), kRest + kElements * 2);  // no experts: nothing to pack
 }
 
+TEST(Recipe, Nvfp4LeavesAttentionOfModelsWithExperts) {
+  constexpr std::int64_t kExperts = 8;
+  const std::vector<Tensor> tensors{
+      matrix("blk.0.attn_q.weight", 4096, 4096),
+      matrix("blk.0.ssm_out.weight", 4096, 4096),
+      matrix("blk.0.ffn_up_shexp.weight", 4096, 512),
+      {"blk.0.ffn_up_exps.weight", {4096, 512, kExperts, 1}, DType::bf16}};
+  const ModelSpec model;
+  const auto stored = quantised(model, tensors, parse_recipe("nvfp4"));
+  constexpr std::int64_t kElements = 4096 * 512;
+  constexpr std::int64_t kFp4 = kElements / 2 + kElements / 16 + 4;
+  EXPECT_EQ(weight_bytes(stored), 2 * 2 * 4096 * 4096 + kFp4 + kExperts * kFp4);
+}
+
 TEST(Recipe, GgufSectionsOfRealFiles) {
   // full-length files of these shapes, written and measured outside this project
   const auto all = models();
