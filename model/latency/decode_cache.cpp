@@ -62,11 +62,16 @@ std::int64_t exact_excess(const Emit& emit,
   return excess(k_tokens, rows.exact_k_elements) + excess(v_tokens, rows.exact_v_elements);
 }
 
-/// The type whose kernel reads rows of so many bits: schemes that pack have none of their own.
+/// The type whose kernel reads rows of so many bits: 16-bit rows and 8-bit floats have their own,
+/// integers in blocks and what schemes pack go by their bits.
 DType kernel_format(const Emit& emit, const Attention& a, std::int64_t row) {
+  const DType k = emit.settings.cache_type_k;
+  const DType v = emit.settings.cache_type_v;
   const std::int64_t bits = 16 * row / (a.head_dim + a.v_head_dim);
-  if (bits >= 16) {
-    return emit.settings.cache_type_k;
+  const std::int64_t typed = stored_bytes(k, a.head_dim) + stored_bytes(v, a.v_head_dim);
+  const bool floats = k == v && (k == DType::f8_e4m3 || k == DType::f8_e5m2);
+  if (bits >= 16 || (floats && 2 * row == typed)) {
+    return k;
   }
   return bits >= 8 ? DType::q8_0 : DType::q4_0;
 }

@@ -142,6 +142,11 @@ std::string_view format_class(DType format) {
 }
 
 EngineLaws::EngineLaws(const EngineSpeed& speed, HardwareSpec device, EngineRun run)
+std::string_view format_class(const OpClass& op_class) {
+  const std::string_view own = format_class(op_class.format);
+  return op_class.kind == OpKind::decode_attention && own == "fp8" ? "8-bit" : own;
+}
+
     : speed_(&speed), device_(std::move(device)), datasheet_(device_), run_(std::move(run)) {
   const std::string named = device_.name.empty() ? "this device" : device_.name;
   if (run_.phase == Phase::prefill && !peak_rate(device_, DType::bf16)) {
@@ -230,7 +235,7 @@ PricedClass EngineLaws::law(const OpClass& op_class, bool on_host) const {
     }
   } else if (is_attention(kind) || kind == OpKind::state_update || kind == OpKind::index_scores) {
     const std::string_view latent = kind == OpKind::mla_decode ? "latent" : "";
-    law.bandwidth = share("cache", format_class(op_class.format), latent) * device_.bandwidth;
+    law.bandwidth = share("cache", format_class(op_class), latent) * device_.bandwidth;
     if (const auto rate = peak_rate(device_, DType::bf16)) {
       law.flops = share("attention", {}, latent) * *rate;
     }
