@@ -348,17 +348,16 @@ void emit_decode_latent(const Emit& emit, const LatentAttention& a, const LayerW
       std::visit(DecodeScheme{emit, expanded, layer}, scheme);
       continue;
     }
-    std::int64_t attended = emit.context();
     if (a.indexer) {
       const auto queries = static_cast<double>(emit.step.n_new_tokens);
       emit_index_scores(emit, *a.indexer, queries * static_cast<double>(emit.context()));
-      attended = std::min(attended, a.indexer->top_k);
     }
     const std::int64_t tokens = emit.step.n_sequences * attended;
     const MlaDecodeShape shape{.n_sequences = emit.step.n_sequences,
                                .n_cached_tokens = tokens,
                                .n_heads = static_cast<int>(emit.query_heads(a.n_heads)),
                                .kv_lora_rank = static_cast<int>(a.kv_lora_rank),
+    const std::int64_t attended = read_tokens(emit, layer.selected_tokens);
                                .qk_rope_head_dim = static_cast<int>(a.qk_rope_head_dim),
                                .separate_v = std::holds_alternative<cache::MlaWithV>(scheme)};
     OpCost cost = mla_decode_cost(shape);

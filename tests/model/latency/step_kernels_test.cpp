@@ -21,6 +21,36 @@ const Op& op_of(const std::vector<Op>& ops, std::string_view part) {
   return *std::ranges::find(ops, part, &Op::part);
 }
 
+// GLM-5.2 has indexers in 21 of its 78 layers; the others attend to the 2,048 tokens that the last
+// of them chose (config.json, indexer_types). 78 x 2,048 x 576 x 2 B however long the context.
+TEST(StepOps, LayersWithoutAnIndexerAttendToWhatTheLastOneChose) {
+  const ModelSpec model = catalog("glm-5.2");
+  const auto latents = [&](std::int64_t cached) {
+    std::vector<Op> ops;
+    StepOps(model, {}).emit({.n_cached_tokens = cached}, ops);
+    double sum = 0.0;
+    for (const Op& op : ops) {
+      const bool reads = op.op_class.kind == OpKind::mla_decode;
+      sum += reads ? static_cast<double>(op.n_times) * op.cache.value() : 0.0;
+    }
+    return sum;
+  };
+  EXPECT_EQ(latents(1'000'000), 78.0 * 2048.0 * 576.0 * 2.0);
+  EXPECT_EQ(latents(999), 78.0 * 1000.0 * 576.0 * 2.0);
+  // A prompt's attention grows with the square only in what the indexers score.
+  const auto attention = [&](std::int64_t tokens) {
+    std::vector<Op> ops;
+    StepOps(model, {}).emit({.phase = Phase::prefill, .n_new_tokens = tokens}, ops);
+    double sum = 0.0;
+    for (const Op& op : ops) {
+      const bool attends = op.op_class.kind == OpKind::prefill_attention;
+      sum += attends ? static_cast<double>(op.n_times) * op.cost.flops.value() : 0.0;
+    }
+    return sum;
+  };
+  EXPECT_LT(attention(131'072), 2.1 * attention(65'536));
+}
+
 // Caches of 8-bit floats have kernels of their own; integers in blocks and packed rows do not.
 TEST(StepOps, ACacheGoesByTheKernelOfItsType) {
   const ModelSpec model = catalog("llama-3.1-8b");
