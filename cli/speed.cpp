@@ -6,12 +6,12 @@
 #include "cli/auto_placement.h"
 #include "cli/calibrations.h"
 #include "cli/commands.h"
+#include "cli/device_shares.h"
 #include "cli/format.h"
 #include "cli/json_writer.h"
 #include "cli/speed_plan.h"
 #include "cli/values.h"
 #include "model/error.h"
-#include "model/latency/datasheet_laws.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -145,6 +145,20 @@ Json point_json(const SpeedPoint& point, const SpeedCase& one, const SpeedAnswer
                    {"bytes", (op.op.cost.read + op.op.cost.written).value()},
                    {"flops", op.op.cost.flops.value()},
                    {"time_s", op.time.value()},
+/// The TDP of all GPUs together.
+double watts_of(const Machine& machine) {
+  double sum = 0.0;
+  for (const HardwareSpec& device : machine.devices) {
+    const bool is_host = machine.n_gpus == 0 && device.kind != "cpu";
+    if (!device.tdp_w || is_host) {
+      throw InputError(
+          "--energy", "no TDP is known of " + (is_host ? "the host" : device.name), "leave it out");
+    }
+    sum += *device.tdp_w;
+  }
+  return sum;
+}
+
                    {"bound_by", name(op.bound)}});
   }
   Json json{{"phase", point.phase == Phase::prefill ? "prefill" : "decode"},
@@ -208,16 +222,12 @@ int speed(const Options& options, Console& console) {
     throw InputError("--gpu", "missing", "give --gpu NAME, or --memory SIZE with --bandwidth");
   }
   choose_calibration(options, query);
-  const HardwareSpec& device = query.machine.devices.front();
   SpeedAnswer answer{.context_tokens = context_of(query, options),
                      .sequences = query.settings.sequences,
-                     .prompts = peak_rate(device, DType::bf16).has_value(),
+                     .prompts = knows_peak_rates(query),
                      .speculation = speculation_of(options)};
   if (options.energy) {
-    if (!device.tdp_w) {
-      throw InputError("--energy", "no TDP is known of " + device.name, "leave it out");
-    }
-    answer.watts = *device.tdp_w * std::max(1, query.machine.n_gpus);
+    answer.watts = watts_of(query.machine);
   }
   for (const CacheCase& cache_case : speed_cases(query, options)) {
     answer.cases.push_back(priced(placed_at(query, cache_case, answer), cache_case, answer));

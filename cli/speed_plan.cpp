@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "cli/device_shares.h"
 #include "model/crossover/crossover.h"
 #include "model/error.h"
-#include "model/latency/datasheet_laws.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -78,7 +78,7 @@ SpeedPlan::SpeedPlan(const Query& query,
   }
   steps_ = std::make_unique<StepOps>(query.model.spec, latency_settings(query, cache_case));
   decode_ = std::make_unique<Generation>(*steps_, *decode_laws_, chunk_tokens(query));
-  if (peak_rate(query.machine.devices.front(), DType::bf16)) {
+  if (knows_peak_rates(query)) {
     prompt_laws_ = laws_of(query, Phase::prefill);
     prompt_ = std::make_unique<Generation>(*steps_, *prompt_laws_, chunk_tokens(query));
   }

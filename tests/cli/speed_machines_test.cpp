@@ -1,0 +1,68 @@
+// kvfathom speed on machines of several kinds of devices, with work on the host, with drafts: each
+// answer against what is known of its parts.
+#include "tests/cli/run_json.h"
+
+namespace kvfathom::testing {
+namespace {
+
+using Json = nlohmann::json;
+
+/// Seconds of a prompt, or of a decode step of one sequence.
+double seconds(const std::string& words, const std::string& phase, std::int64_t context) {
+  const Json document = json_of("speed " + words);
+  for (const Json& point : document.at("points")) {
+    if (point.at("phase") == phase && point.at("context_tokens") == context &&
+        point.at("batch") == 1) {
+      return point.at("time_s").at("value");
+    }
+  }
+  throw std::runtime_error("no such point");
+}
+
+double step_s(const std::string& words) {
+  return seconds(words + " --context 4096", "decode", 4096);
+}
+
+/// llama.cpp splits layers by memory: an RTX 4090 (24,564 MiB) and an RTX 3060 (12,288 MiB) have 22
+/// and 11 of 33, 21 and 12 where the smaller comes first (`memory` says so), and a token passes
+/// them one after the other.
+TEST(SpeedMachines, UnlikeGpusCostTheirSharesOfTheLayers) {
+  const std::string words = "llama-3.1-8b --weights q8_0 --gpu ";
+  const double fast = step_s(words + "rtx-4090");
+  const double slow = step_s(words + "rtx-3060");
+  ASSERT_GT(slow, 2.0 * fast);  // 1,008 and 360 GB/s
+  const double by_hand = 22.0 / 33.0 * fast + 11.0 / 33.0 * slow;
+  EXPECT_NEAR(step_s(words + "rtx-4090,rtx-3060"), by_hand, 0.01 * by_hand);
+  const double other_way = 21.0 / 33.0 * fast + 12.0 / 33.0 * slow;
+  EXPECT_NEAR(step_s(words + "rtx-3060,rtx-4090"), other_way, 0.01 * other_way);
+}
+
+TEST(SpeedMachines, RanksWaitForTheSlowest) {
+  const std::string words = "llama-3.1-8b --engine vllm --tensor-parallel 2 --gpu ";
+  EXPECT_DOUBLE_EQ(step_s(words + "h100-sxm,a100-sxm4-80gb"),
+                   step_s(words + "a100-sxm4-80gb,a100-sxm4-80gb"));
+}
+
+/// Stages of equal layers, one after the other.
+TEST(SpeedMachines, StagesAddUp) {
+  const std::string words = "llama-3.1-8b --engine vllm --pipeline-parallel 2 --gpu ";
+  const double mean = 0.5 * (step_s(words + "h100-sxm,h100-sxm") + step_s(words + "l40s,l40s"));
+  EXPECT_NEAR(step_s(words + "h100-sxm,l40s"), mean, 0.05 * mean);
+}
+
+/// "--gpus 0: everything on the host": the GPU's bandwidth has no part in it. 8.5 GB of q8_0 at 80
+/// GB/s take 0.1 s and more.
+TEST(SpeedMachines, WithoutAGpuTheHostSetsTheTime) {
+  const std::string words = "llama-3.1-8b --weights q8_0 --gpu rtx-4090 --gpus 0";
+  const Ran ran = run_cli("speed " + words);
+  EXPECT_EQ(ran.status, 2);
+  EXPECT_EQ(ran.err,
+            "kvfathom: --gpus: 0: everything runs on the host, whose bandwidth is not known; give "
+            "--host-bandwidth RATE, or a CPU of the catalog as --gpu\n");
+  const double host = step_s(words + " --host-bandwidth 80GB/s");
+  EXPECT_GT(host, 8.0e9 / 80e9);
+  EXPECT_LT(host, 4.0 * 8.5e9 / 80e9);
+}
+
+}  // namespace
+}  // namespace kvfathom::testing
