@@ -181,6 +181,11 @@ std::unique_ptr<LawSource> SpeedData::laws(const EngineInfo& engine,
                                            const HardwareSpec& device,
                                            const std::optional<HardwareSpec>& host,
                                            const EngineRun& run) {
+  if (engine.name == "huggingface") {
+    throw Unsupported("--engine",
+                      "huggingface: nothing is known of its speed, which its host's Python bounds",
+                      "use vllm, sglang or tensorrt-llm; ideal is what the hardware allows");
+  }
   const std::filesystem::path folder = data_directory() / "engines" / "speed";
   const std::string fitted = (folder / (std::string(engine.name) + ".json")).string();
   const bool is_fitted = is_regular_file(fitted);

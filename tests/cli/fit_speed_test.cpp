@@ -61,7 +61,8 @@ TEST(FitWithSpeed, EveryEngineHasItsOwn) {
   for (const Json& answer : all.at("answers")) {
     const std::string engine = answer.at("engine").at("name");
     EXPECT_EQ(answer, json_of(words + engine).at("answers").at(0));
-    EXPECT_TRUE(answer.at("speed").is_object()) << engine;
+    // Of Transformers' own loop nothing is known.
+    EXPECT_EQ(answer.at("speed").is_object(), engine != "huggingface") << engine;
   }
 }
 

@@ -64,5 +64,11 @@ TEST(SpeedMachines, WithoutAGpuTheHostSetsTheTime) {
   EXPECT_LT(host, 4.0 * 8.5e9 / 80e9);
 }
 
+TEST(SpeedMachines, NothingIsKnownOfTransformersSpeed) {
+  const Ran ran = run_cli("speed llama-3.1-8b --gpu h100-sxm --engine huggingface");
+  EXPECT_EQ(ran.status, 3);
+  EXPECT_EQ(ran.out, "");
+}
+
 }  // namespace
 }  // namespace kvfathom::testing
