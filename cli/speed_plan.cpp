@@ -76,6 +76,7 @@ SpeedPlan::SpeedPlan(const Query& query,
                       "whole layers on the host: no law is known for them",
                       "keep attention on the GPU: --cpu-moe-layers N");
   }
+                           .host_expert_tokens = is_llama_cpp(query) ? kOffloadTokens : 0,
   steps_ = std::make_unique<StepOps>(query.model.spec, latency_settings(query, cache_case));
   decode_ = std::make_unique<Generation>(*steps_, *decode_laws_, chunk_tokens(query));
   if (knows_peak_rates(query)) {

@@ -68,5 +68,21 @@ TEST(StepOps, ACacheGoesByTheKernelOfItsType) {
   EXPECT_EQ(format(DType::q4_0, DType::q4_0), DType::q4_0);
 }
 
+// DeepSeek-V3, 8 replicas that share experts: a decode step of 4 sequences each has 32 tokens at 8
+// of 256 experts, a prompt of 1,000 alone its own and 7 of the idle replicas.
+TEST(StepOps, ReplicasDecodeTogetherAndAPromptIsAlone) {
+  LatencySettings settings;
+  settings.expert_parallel = 8;
+  settings.data_parallel = 8;
+  const StepOps plan(catalog("deepseek-v3"), settings);
+  const double per_token = 3.0 * 2.0 * 7168.0 * 2048.0 * 8.0 / 8.0;  // of one rank
+  std::vector<Op> ops;
+  plan.emit({.n_sequences = 4, .n_cached_tokens = 999}, ops);
+  EXPECT_NEAR(op_of(ops, "experts").cost.flops.value(), 32.0 * per_token, 0.01 * 32.0 * per_token);
+  plan.emit({.phase = Phase::prefill, .n_new_tokens = 1000}, ops);
+  EXPECT_NEAR(
+      op_of(ops, "experts").cost.flops.value(), 1007.0 * per_token, 0.01 * 1007.0 * per_token);
+}
+
 }  // namespace
 }  // namespace kvfathom
