@@ -62,6 +62,8 @@ TEST(SpeedMachines, WithoutAGpuTheHostSetsTheTime) {
   const double host = step_s(words + " --host-bandwidth 80GB/s");
   EXPECT_GT(host, 8.0e9 / 80e9);
   EXPECT_LT(host, 4.0 * 8.5e9 / 80e9);
+  EXPECT_NE(run_cli("speed " + words + " --host-bandwidth 80GB/s").out.find("runs on the host."),
+            std::string::npos);
 }
 
 /// Prompts bring the experts that the host keeps to the GPU, from 32 tokens on. Measured by others:
@@ -84,12 +86,30 @@ TEST(SpeedMachines, PromptsBringTheHostsExpertsOver) {
     }
     EXPECT_EQ(brings, is_prompt || point.at("batch") >= 32) << point.at("batch");
   }
+  EXPECT_NE(run_cli(words).out.find("in steps of less than 32 tokens"), std::string::npos);
+}
+
+/// 0: what was asked for fits; 1: it does not.
+TEST(SpeedMachines, TheExitCodeSaysWhetherItFits) {
+  EXPECT_EQ(run_cli("speed llama-3.1-8b --gpu rtx-4090 --context 8192").status, 0);
+  EXPECT_EQ(run_cli("speed llama-3.1-8b --gpu rtx-4090 --context 131072").status, 1);
+  EXPECT_EQ(run_cli("speed llama-3.1-8b --gpu rtx-4090").status, 0);   // some contexts fit
+  EXPECT_EQ(run_cli("speed llama-3.1-70b --gpu rtx-4090").status, 1);  // none does
 }
 
 TEST(SpeedMachines, NothingIsKnownOfTransformersSpeed) {
   const Ran ran = run_cli("speed llama-3.1-8b --gpu h100-sxm --engine huggingface");
   EXPECT_EQ(ran.status, 3);
   EXPECT_EQ(ran.out, "");
+}
+
+TEST(SpeedMachines, SaysWhatItAssumes) {
+  EXPECT_NE(run_cli("speed llama-3.1-8b --gpu h100-sxm --context 200000")
+                .out.find("The model was trained for 131,072 tokens."),
+            std::string::npos);
+  EXPECT_NE(run_cli("speed llama-3.1-8b --gpu epyc-9654 --engine ideal --context 8192")
+                .out.find("large batches may take longer"),
+            std::string::npos);
 }
 
 }  // namespace
