@@ -40,18 +40,24 @@ std::vector<std::int64_t> contexts_up_to(std::int64_t context_tokens) {
   return contexts;
 }
 
+/// --draft-tokens K, or --mtp K, and how often they are right.
 std::optional<Speculation> speculation_of(const Options& options) {
-  if (!options.draft_tokens && !options.acceptance) {
+  const Text& own = options.draft.own_block;
+  if (own && options.draft_tokens) {
+    throw InputError("--mtp", "given together with --draft-tokens", "give one of them");
+  }
+  const Text& drafted = own ? own : options.draft_tokens;
+  if (!drafted && !options.acceptance && !options.draft.model) {
     return std::nullopt;
   }
-  if (!options.draft_tokens || !options.acceptance) {
-    throw InputError(options.draft_tokens ? "--acceptance" : "--draft-tokens",
+  if (!drafted || !options.acceptance) {
+    throw InputError(drafted ? "--acceptance" : "--draft-tokens",
                      "missing",
                      "give both: --draft-tokens K --acceptance A");
   }
   constexpr std::int64_t kMostDrafted = 64;
   return Speculation{
-      .n_draft_tokens = parse_count("--draft-tokens", *options.draft_tokens, 1, kMostDrafted),
+      .n_draft_tokens = parse_count(own ? "--mtp" : "--draft-tokens", *drafted, 1, kMostDrafted),
       .acceptance = parse_share("--acceptance", *options.acceptance, 1.0)};
 }
 
@@ -128,27 +134,17 @@ std::vector<CacheCase> speed_cases(const Query& query, const Options& options) {
     return {single_case(query, options)};
   }
   std::vector<CacheCase> cases = fit_cases(query, options);
+  // Beside what the engine does not run `fit` says again what native takes: it is as quick.
+  std::erase_if(cases, [](const CacheCase& one) {
+    return one.by_formula && one.scheme == CacheScheme::native && !one.offload;
+  });
   const CacheCase native{.k = cases.front().k, .v = cases.front().v};
   if (std::find(cases.begin(), cases.end(), native) == cases.end()) {
     cases.insert(cases.begin(), native);  // what the others are compared with
   }
   return cases;
 }
-  // Beside what the engine does not run `fit` says again what native takes: it is as quick.
-  std::erase_if(cases, [](const CacheCase& one) {
-    return one.by_formula && one.scheme == CacheScheme::native && !one.offload;
-  });
 
-Json point_json(const SpeedPoint& point, const SpeedCase& one, const SpeedAnswer& answer) {
-  const Estimate& time = point.step.time_s;
-  Json ops = Json::array();
-  for (const SpeedOp& op : point.ops) {
-    ops.push_back({{"kind", name(op.op.op_class.kind)},
-                   {"part", op.op.part},
-                   {"layers", op.op.n_times},
-                   {"bytes", (op.op.cost.read + op.op.cost.written).value()},
-                   {"flops", op.op.cost.flops.value()},
-                   {"time_s", op.time.value()},
 /// The TDP of all GPUs together.
 double watts_of(const Machine& machine) {
   double sum = 0.0;
@@ -163,6 +159,16 @@ double watts_of(const Machine& machine) {
   return sum;
 }
 
+Json point_json(const SpeedPoint& point, const SpeedCase& one, const SpeedAnswer& answer) {
+  const Estimate& time = point.step.time_s;
+  Json ops = Json::array();
+  for (const SpeedOp& op : point.ops) {
+    ops.push_back({{"kind", name(op.op.op_class.kind)},
+                   {"part", op.op.part},
+                   {"layers", op.op.n_times},
+                   {"bytes", (op.op.cost.read + op.op.cost.written).value()},
+                   {"flops", op.op.cost.flops.value()},
+                   {"time_s", op.time.value()},
                    {"bound_by", name(op.bound)}});
   }
   Json json{{"phase", point.phase == Phase::prefill ? "prefill" : "decode"},
@@ -205,12 +211,6 @@ Json json_of(const Query& query, const SpeedAnswer& answer) {
   return json;
 }
 
-}  // namespace
-
-double SpeedPoint::tokens() const {
-  return phase == Phase::prefill ? static_cast<double>(context_tokens)
-                                 : tokens_per_sequence * static_cast<double>(sequences);
-}
 /// Whether something fits of what was asked for: the context that was named, or any.
 bool fits(const SpeedAnswer& answer, bool is_named) {
   return std::ranges::any_of(answer.cases, [&](const SpeedCase& one) {
@@ -219,6 +219,12 @@ bool fits(const SpeedAnswer& answer, bool is_named) {
   });
 }
 
+}  // namespace
+
+double SpeedPoint::tokens() const {
+  return phase == Phase::prefill ? static_cast<double>(context_tokens)
+                                 : tokens_per_sequence * static_cast<double>(sequences);
+}
 
 double SpeedPoint::tpot_s() const {
   return step.time_s.value / tokens_per_sequence;

@@ -151,7 +151,8 @@ void print_marks(Console& console, const Query& query, const SpeedAnswer& answer
 std::string speculation_sentence(const Query& query, const SpeedAnswer& answer) {
   const double yields = answer.cases.front().by_batch.front().tokens_per_sequence;
   return "Each step drafts " + counted(answer.speculation->n_draft_tokens, "token") + " by " +
-         (query.draft ? query.draft->model.spec.name : "the model's own prediction block") +
+         (query.draft ? printable(query.draft->model.spec.name)
+                      : "the model's own prediction block") +
          " and yields " + rounded(yields) + " on average at an acceptance of " +
          rounded(answer.speculation->acceptance) + ".";
 }

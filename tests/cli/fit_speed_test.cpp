@@ -90,6 +90,8 @@ TEST(FitWithSpeed, ARefusedSpeedIsNoRefusedAnswer) {
                  "whole layers on the host");
   expect_refused("qwen3-32b --gpu rtx-3090 --weights q4_k_m --draft qwen3-0.6b",
                  "how many drafted tokens are accepted is not known");
+  expect_refused("glm-4.5-air --gpu h100-sxm --tensor-parallel 4 --mtp 2",
+                 "how many drafted tokens are accepted is not known");
   expect_refused("llama-3.1-8b --gpu h100-sxm --lora-rank 16", "the products of adapters");
   expect_refused("llama-3.1-8b --memory 24GiB --engine ideal", "--bandwidth");
 }

@@ -89,6 +89,33 @@ TEST(SpeedMachines, PromptsBringTheHostsExpertsOver) {
   EXPECT_NE(run_cli(words).out.find("in steps of less than 32 tokens"), std::string::npos);
 }
 
+/// A step of k drafts takes k steps of the draft model and one of the model with k + 1 new tokens,
+/// and yields (1 - a^(k+1)) / (1 - a) tokens (Leviathan et al. 2022).
+TEST(SpeedMachines, ADraftModelCostsItsOwnSteps) {
+  const std::string words = "qwen3-32b --weights q4_k_m --gpu rtx-3090 --context 4096 ";
+  const std::string draft =
+      "--draft qwen3-0.6b --draft-weights q8_0 --draft-tokens 4 --acceptance ";
+  const double model = seconds(words, "decode", 4096);
+  const double small =
+      seconds("qwen3-0.6b --weights q8_0 --gpu rtx-3090 --context 4096", "decode", 4096);
+  const Json document = json_of("speed " + words + draft + "0.8");
+  for (const Json& point : document.at("points")) {
+    if (point.at("phase") == "decode" && point.at("context_tokens") == 4096 &&
+        point.at("batch") == 1) {
+      const double step = point.at("time_s").at("value");
+      EXPECT_GT(step, model + 4.0 * small);
+      EXPECT_LT(step, 1.5 * model + 4.0 * small);
+      EXPECT_NEAR(point.at("tokens_per_step"), 3.3616, 1e-4);
+    }
+  }
+  const Ran ran = run_cli("speed " + words + draft + "0.8");
+  EXPECT_NE(ran.out.find("Each step drafts 4 tokens by Qwen3-0.6B and yields 3.36"),
+            std::string::npos)
+      << ran.out;
+  EXPECT_EQ(run_cli("speed " + words + "--draft qwen3-0.6b").err,
+            "kvfathom: --draft-tokens: missing; give both: --draft-tokens K --acceptance A\n");
+}
+
 /// 0: what was asked for fits; 1: it does not.
 TEST(SpeedMachines, TheExitCodeSaysWhetherItFits) {
   EXPECT_EQ(run_cli("speed llama-3.1-8b --gpu rtx-4090 --context 8192").status, 0);

@@ -81,7 +81,6 @@ TEST(Speed, TwiceTheGpusAreQuickerByLessThanTwice) {
   EXPECT_GT(2.0 * four, two);
 }
 
-TEST(Speed, EnergyIsThePowerForTheStep) {
 // FlashAttention 3 on an H100 as published (data/calibrations/published/h100-sxm-vllm-0.24.0.json):
 // 32 layers of 131,072 tokens, 8 KV heads of 128. In 16 bits 10.7 + 1.7 us and 537 MB at 3.02 TB/s,
 // in 8 bits 11.9 + 3.4 us and 268 MB at 2.72 TB/s.
@@ -101,6 +100,7 @@ TEST(Speed, ACacheOf8BitFloatsGoesByItsOwnKernels) {
   EXPECT_NEAR(attention_s(" --cache-type-k fp8 --cache-type-v fp8"), of_8_bits, 0.01 * of_8_bits);
 }
 
+TEST(Speed, EnergyIsThePowerForTheStep) {
   const Json document = speed("llama-3.1-8b --gpu h100-sxm --engine ideal --context 4096 --energy");
   const Json& point = decode_point(document, 4096, 4);
   EXPECT_NEAR(point.at("energy_j_per_token"),
