@@ -68,6 +68,22 @@ TEST(StepOps, ACacheGoesByTheKernelOfItsType) {
   EXPECT_EQ(format(DType::q4_0, DType::q4_0), DType::q4_0);
 }
 
+// k-only reads keys twice, for scores and to make values of, `residual` the stored inputs, which
+// are as wide: that is the cache they have.
+TEST(StepOps, WhatCachesAreRebuiltFromIsRead) {
+  const ModelSpec model = catalog("llama-2-7b-hf");
+  const auto cached = [&](CacheScheme scheme, std::string_view part) {
+    std::vector<Op> ops;
+    LatencySettings settings;
+    settings.scheme = scheme;
+    StepOps(model, settings).emit({.n_cached_tokens = 3999}, ops);
+    return op_of(ops, part).cache.value();
+  };
+  const double keys = 4000.0 * 4096.0 * 2.0;  // of one layer, 16 bits
+  EXPECT_EQ(cached(CacheScheme::k_only, "attention"), 2.0 * keys);
+  EXPECT_EQ(cached(CacheScheme::residual, "rebuild k v"), keys);
+}
+
 // DeepSeek-V3, 8 replicas that share experts: a decode step of 4 sequences each has 32 tokens at 8
 // of 256 experts, a prompt of 1,000 alone its own and 7 of the idle replicas.
 TEST(StepOps, ReplicasDecodeTogetherAndAPromptIsAlone) {
