@@ -114,8 +114,8 @@ std::optional<FlopsPerSecond> peak_rate(const HardwareSpec& device, DType format
     case DType::f8_e4m3:
     case DType::f8_e5m2:
       return first_of(device, {"fp8", "bf16", "fp16", "fp32"});
-    case DType::nvfp4:
-      return first_of(device, {"fp4", "fp8", "bf16", "fp16", "fp32"});
+    case DType::nvfp4:  // without rates of their own 4-bit floats are widened to 16 bits, not to 8
+      return first_of(device, {"fp4", "bf16", "fp16", "fp32"});
     default:
       return first_of(device, {"bf16", "fp16", "fp32"});
   }
