@@ -117,6 +117,9 @@ void print_comparison(Console& console, const SpeedAnswer& answer) {
                           {"waits for"},
                           {"beats native", Align::left, true}},
               .rows = {}};
+  if (answer.watts) {
+    table.columns.push_back({"J/token", Align::right});
+  }
   const double native = rate(at_context(answer.cases.front()));
   for (const SpeedCase& one : answer.cases) {
     const SpeedPoint& point = at_context(one);
@@ -128,6 +131,9 @@ void print_comparison(Console& console, const SpeedAnswer& answer) {
                           {rounded(rate(point) / native)},
                           bound_cell(point),
                           {&one == &answer.cases.front() ? "" : pays_text(one.pays)}});
+    if (answer.watts) {
+      table.rows.back().push_back({rounded(*answer.watts / rate(point))});
+    }
   }
   print(console, table);
 }
