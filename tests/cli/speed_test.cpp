@@ -1,6 +1,7 @@
 // kvfathom speed: what its document says, and that it hangs together.
 #include <cmath>
 
+#include "cli/format.h"
 #include "tests/cli/run_json.h"
 
 namespace kvfathom::testing {
@@ -106,6 +107,15 @@ TEST(Speed, EnergyIsThePowerForTheStep) {
   EXPECT_NEAR(point.at("energy_j_per_token"),
               700.0 * static_cast<double>(point.at("time_s").at("value")) / 4.0,
               1e-9);
+}
+
+TEST(Speed, TablesFitIntoSixtyColumns) {
+  const Ran ran = run_cli("speed llama-3.1-8b --gpu h100-sxm", 60);
+  for (std::size_t at = 0; at < ran.out.size();) {
+    const std::size_t end = ran.out.find('\n', at);
+    EXPECT_LE(cli::display_width(ran.out.substr(at, end - at)), 60) << ran.out;
+    at = end + 1;
+  }
 }
 
 // 700 W over 7.34 ms of one sequence's token: the comparison of schemes has it too.
