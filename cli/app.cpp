@@ -66,6 +66,7 @@ const Command kCommands[] = {
      "kvfathom speed llama-3.1-8b --gpu h100-sxm --context 32768",
      [](CLI::App& app, Options& options) {
        add_query_options(app, options);
+       add_draft_options(app, options);
        add_law_options(app, options);
        add_speed_options(app, options);
      },

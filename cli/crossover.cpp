@@ -9,13 +9,13 @@
 #include "cli/commands.h"
 #include "cli/crossover_arms.h"
 #include "cli/crossover_measure.h"
+#include "cli/device_shares.h"
 #include "cli/format.h"
 #include "cli/smallest_gpu.h"
 #include "cli/values.h"
 #include "model/cache/request_text.h"
 #include "model/error.h"
 #include "model/io/file.h"
-#include "model/latency/datasheet_laws.h"
 #include "model/memory/inverse.h"
 #include "model/text/size.h"
 
@@ -233,7 +233,7 @@ int crossover(const Options& options, Console& console) {
     throw InputError("--gpu", "missing", kDevices);
   }
   choose_calibration(options, query);
-  if (!peak_rate(query.machine.devices.front(), DType::bf16)) {
+  if (!knows_peak_rates(query)) {
     throw InputError("--gpu", "no peak rate is known of " + query.machine.name, kDevices);
   }
   CrossoverAnswer answer = answer_of(query, options);

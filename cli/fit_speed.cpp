@@ -13,8 +13,9 @@ namespace {
 
 /// What runs beside the model is in the ledger, but no step is priced with it.
 void refuse_companions(const Query& query) {
-  if (query.draft) {
-    throw Unsupported("--draft", "how many drafted tokens are accepted is not known", "");
+  if (query.draft || query.settings.draft_tokens > 0) {
+    throw Unsupported(
+        query.draft ? "--draft" : "--mtp", "how many drafted tokens are accepted is not known", "");
   }
   if (query.adapters) {
     throw Unsupported("--lora", "no law is known for the products of adapters", "");

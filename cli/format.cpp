@@ -114,6 +114,10 @@ std::string rounded(double value) {
   if (value >= 100.0) {
     return thousands(std::llround(value));
   }
+  constexpr double kLeast = 0.0005;
+  if (value > 0.0 && value < kLeast) {
+    return "<0.001";
+  }
   std::array<char, 32> text{};
   const int decimals = value >= 10.0 ? 1 : value >= 1.0 ? 2 : 3;
   std::snprintf(text.data(), text.size(), "%.*f", decimals, value);

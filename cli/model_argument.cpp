@@ -187,6 +187,13 @@ ModelArgument read_model(const std::string& argument, const Text& weights) {
     model.weights = main_type(model.spec.tensors);
     return model;
   }
+  if (!model.spec.packed_as.empty()) {
+    throw Unsupported(printable(argument) + ": \"quantization_config\"",
+                      "\"" + printable(model.spec.packed_as.substr(0, 60)) +
+                          "\": a config does not say which matrices are packed how",
+                      "give --weights (awq, gptq, int4, nvfp4 ..), or the folder with the "
+                      "*.safetensors");
+  }
   foretell_gguf(model);
   return model;
 }

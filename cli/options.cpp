@@ -125,7 +125,8 @@ void add_speed_options(CLI::App& command, Options& options) {
   engine.add("--draft-tokens",
              options.draft_tokens,
              "K",
-             "speculative decoding: tokens drafted a step, by the model's own prediction blocks");
+             "speculative decoding: tokens drafted a step, by --draft MODEL or the model's own "
+             "prediction block");
   engine.add("--acceptance",
              options.acceptance,
              "A",

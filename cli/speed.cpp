@@ -6,12 +6,12 @@
 #include "cli/auto_placement.h"
 #include "cli/calibrations.h"
 #include "cli/commands.h"
+#include "cli/device_shares.h"
 #include "cli/format.h"
 #include "cli/json_writer.h"
 #include "cli/speed_plan.h"
 #include "cli/values.h"
 #include "model/error.h"
-#include "model/latency/datasheet_laws.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -40,18 +40,24 @@ std::vector<std::int64_t> contexts_up_to(std::int64_t context_tokens) {
   return contexts;
 }
 
+/// --draft-tokens K, or --mtp K, and how often they are right.
 std::optional<Speculation> speculation_of(const Options& options) {
-  if (!options.draft_tokens && !options.acceptance) {
+  const Text& own = options.draft.own_block;
+  if (own && options.draft_tokens) {
+    throw InputError("--mtp", "given together with --draft-tokens", "give one of them");
+  }
+  const Text& drafted = own ? own : options.draft_tokens;
+  if (!drafted && !options.acceptance && !options.draft.model) {
     return std::nullopt;
   }
-  if (!options.draft_tokens || !options.acceptance) {
-    throw InputError(options.draft_tokens ? "--acceptance" : "--draft-tokens",
+  if (!drafted || !options.acceptance) {
+    throw InputError(drafted ? "--acceptance" : "--draft-tokens",
                      "missing",
                      "give both: --draft-tokens K --acceptance A");
   }
   constexpr std::int64_t kMostDrafted = 64;
   return Speculation{
-      .n_draft_tokens = parse_count("--draft-tokens", *options.draft_tokens, 1, kMostDrafted),
+      .n_draft_tokens = parse_count(own ? "--mtp" : "--draft-tokens", *drafted, 1, kMostDrafted),
       .acceptance = parse_share("--acceptance", *options.acceptance, 1.0)};
 }
 
@@ -128,11 +134,29 @@ std::vector<CacheCase> speed_cases(const Query& query, const Options& options) {
     return {single_case(query, options)};
   }
   std::vector<CacheCase> cases = fit_cases(query, options);
+  // Beside what the engine does not run `fit` says again what native takes: it is as quick.
+  std::erase_if(cases, [](const CacheCase& one) {
+    return one.by_formula && one.scheme == CacheScheme::native && !one.offload;
+  });
   const CacheCase native{.k = cases.front().k, .v = cases.front().v};
   if (std::find(cases.begin(), cases.end(), native) == cases.end()) {
     cases.insert(cases.begin(), native);  // what the others are compared with
   }
   return cases;
+}
+
+/// The TDP of all GPUs together.
+double watts_of(const Machine& machine) {
+  double sum = 0.0;
+  for (const HardwareSpec& device : machine.devices) {
+    const bool is_host = machine.n_gpus == 0 && device.kind != "cpu";
+    if (!device.tdp_w || is_host) {
+      throw InputError(
+          "--energy", "no TDP is known of " + (is_host ? "the host" : device.name), "leave it out");
+    }
+    sum += *device.tdp_w;
+  }
+  return sum;
 }
 
 Json point_json(const SpeedPoint& point, const SpeedCase& one, const SpeedAnswer& answer) {
@@ -187,6 +211,14 @@ Json json_of(const Query& query, const SpeedAnswer& answer) {
   return json;
 }
 
+/// Whether something fits of what was asked for: the context that was named, or any.
+bool fits(const SpeedAnswer& answer, bool is_named) {
+  return std::ranges::any_of(answer.cases, [&](const SpeedCase& one) {
+    return is_named ? one.by_context.back().fits
+                    : std::ranges::any_of(one.by_context, &SpeedPoint::fits);
+  });
+}
+
 }  // namespace
 
 double SpeedPoint::tokens() const {
@@ -208,16 +240,12 @@ int speed(const Options& options, Console& console) {
     throw InputError("--gpu", "missing", "give --gpu NAME, or --memory SIZE with --bandwidth");
   }
   choose_calibration(options, query);
-  const HardwareSpec& device = query.machine.devices.front();
   SpeedAnswer answer{.context_tokens = context_of(query, options),
                      .sequences = query.settings.sequences,
-                     .prompts = peak_rate(device, DType::bf16).has_value(),
+                     .prompts = knows_peak_rates(query),
                      .speculation = speculation_of(options)};
   if (options.energy) {
-    if (!device.tdp_w) {
-      throw InputError("--energy", "no TDP is known of " + device.name, "leave it out");
-    }
-    answer.watts = *device.tdp_w * std::max(1, query.machine.n_gpus);
+    answer.watts = watts_of(query.machine);
   }
   for (const CacheCase& cache_case : speed_cases(query, options)) {
     answer.cases.push_back(priced(placed_at(query, cache_case, answer), cache_case, answer));
@@ -228,7 +256,7 @@ int speed(const Options& options, Console& console) {
   } else {
     print_speed(console, query, answer);
   }
-  return 0;
+  return fits(answer, options.engine.context.has_value()) ? 0 : 1;
 }
 
 }  // namespace kvfathom::cli

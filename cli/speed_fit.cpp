@@ -58,7 +58,7 @@ std::set<std::string> work_features(const Replay& replay) {
     for (const Op& op : step.ops) {
       const OpKind kind = op.op_class.kind;
       if (kind == OpKind::gemm || kind == OpKind::moe_ffn || op.cache.value() > 0.0) {
-        const std::string format(format_class(op.op_class.format));
+        const std::string format(format_class(op.op_class));
         features.insert(format);
         features.insert(replay.row->backend + " " + format);
       }

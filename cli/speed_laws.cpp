@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "cli/data_dir.h"
+#include "cli/device_shares.h"
 #include "model/error.h"
 #include "model/io/calibration_json.h"
 #include "model/io/engine_law_json.h"
@@ -19,6 +20,7 @@
 #include "model/latency/calibrated_laws.h"
 #include "model/latency/datasheet_laws.h"
 #include "model/latency/engine_law.h"
+#include "model/latency/mixed_laws.h"
 #include "model/latency/scaled_calibration.h"
 
 namespace kvfathom::cli {
@@ -119,8 +121,7 @@ std::vector<int> version(const Calibration& calibration) {
 constexpr EngineGaps kNoGaps{.per_step = {}, .per_layer = {}, .log_error = 0.0};
 
 /// Measured kernels first, the data sheet for what was not.
-std::unique_ptr<LawSource> calibrated_laws(const Query& query) {
-  const HardwareSpec& device = query.machine.devices.front();
+std::unique_ptr<LawSource> calibrated_laws(const Query& query, const HardwareSpec& device) {
   return std::make_unique<CalibratedLaws>(
       std::vector<Calibration>{*query.calibration},
       nearness(*query.calibration, device),
@@ -180,6 +181,11 @@ std::unique_ptr<LawSource> SpeedData::laws(const EngineInfo& engine,
                                            const HardwareSpec& device,
                                            const std::optional<HardwareSpec>& host,
                                            const EngineRun& run) {
+  if (engine.name == "huggingface") {
+    throw Unsupported("--engine",
+                      "huggingface: nothing is known of its speed, which its host's Python bounds",
+                      "use vllm, sglang or tensorrt-llm; ideal is what the hardware allows");
+  }
   const std::filesystem::path folder = data_directory() / "engines" / "speed";
   const std::string fitted = (folder / (std::string(engine.name) + ".json")).string();
   const bool is_fitted = is_regular_file(fitted);
@@ -204,16 +210,21 @@ std::unique_ptr<LawSource> SpeedData::laws(const EngineInfo& engine,
 }
 
 std::unique_ptr<LawSource> laws_of(const Query& query, Phase phase) {
-  if (query.machine.devices.empty()) {
-    throw InputError("--gpu", "missing", "give --gpu NAME, or --memory with its bandwidth");
-  }
-  if (query.calibration) {
-    return calibrated_laws(query);
-  }
   const EngineRun run{.phase = phase,
                       .backend = "",
                       .flash_attention = query.settings.flash_attention != FlashAttention::off};
-  return query.speeds->laws(*query.engine, query.machine.devices.front(), query.machine.host, run);
+  std::vector<LawShare> shares;
+  for (const DeviceShare& one : device_shares(query)) {
+    // A calibration is of the first device's kind.
+    const bool calibrated =
+        query.calibration && one.device.name == query.machine.devices.front().name;
+    shares.push_back({calibrated
+                          ? calibrated_laws(query, one.device)
+                          : query.speeds->laws(*query.engine, one.device, query.machine.host, run),
+                      one.share});
+  }
+  return shares.size() == 1 ? std::move(shares.front().laws)
+                            : std::make_unique<MixedLaws>(std::move(shares));
 }
 
 }  // namespace kvfathom::cli

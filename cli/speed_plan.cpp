@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "cli/device_shares.h"
 #include "model/crossover/crossover.h"
 #include "model/error.h"
-#include "model/latency/datasheet_laws.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -12,6 +12,7 @@ namespace {
 constexpr std::int64_t kUbatchTokens = 512;      // llama.cpp n_ubatch
 constexpr std::int64_t kStepTokens = 2048;       // of engines that name none
 constexpr std::int64_t kLargeStepTokens = 8192;  // vLLM's default on GPUs of 70 GiB and more
+constexpr const char* kHostLayers = "whole layers on the host: no law is known for them";
 constexpr std::int64_t kLargeMemoryBytes = std::int64_t{70} << 30;
 
 bool is_llama_cpp(const Query& query) {
@@ -30,6 +31,27 @@ std::int64_t host_expert_layers(const Query& query) {
     n += moved.device == Device::kHost ? 1 : 0;
   }
   return n;
+}
+
+/// The draft model with the cache that it has of its own, or the prediction block with the model's.
+std::unique_ptr<StepOps> draft_steps(const Query& query, const CacheCase& cache_case) {
+  LatencySettings settings = latency_settings(query, cache_case);
+  settings.pipeline_parallel = 1;
+  settings.n_host_expert_layers = 0;
+  if (!query.draft) {
+    return std::make_unique<StepOps>(prediction_block(query.model.spec), settings);
+  }
+  const auto& on_gpu = query.draft->choice.gpu_layers;
+  if (on_gpu && *on_gpu <= n_layers(query.draft->model.spec)) {
+    throw Unsupported("--draft-gpu-layers", kHostLayers, "leave it out");
+  }
+  settings.scheme = {};
+  settings.offload.reset();
+  if (is_llama_cpp(query)) {
+    settings.cache_type_k = query.draft->choice.cache_type_k;
+    settings.cache_type_v = query.draft->choice.cache_type_v;
+  }
+  return std::make_unique<StepOps>(query.draft->model.spec, settings);
 }
 
 }  // namespace
@@ -54,6 +76,7 @@ LatencySettings latency_settings(const Query& query, const CacheCase& cache_case
                            .expert_parallel = s.expert_parallel,
                            .data_parallel = s.data_parallel,
                            .n_host_expert_layers = host_expert_layers(query),
+                           .host_expert_tokens = is_llama_cpp(query) ? kOffloadTokens : 0,
                            .absorbed_prefill = is_llama_cpp(query)};
   if (is_llama_cpp(query) && query.machine.n_gpus > 1) {
     settings.pipeline_parallel = query.machine.n_gpus;  // layers are split
@@ -72,21 +95,16 @@ SpeedPlan::SpeedPlan(const Query& query,
       n_gpus_(std::max(1, query.machine.n_gpus)),
       replicas_(query.settings.data_parallel) {
   if (query.settings.gpu_layers && *query.settings.gpu_layers <= n_layers(query.model.spec)) {
-    throw Unsupported("--gpu-layers",
-                      "whole layers on the host: no law is known for them",
-                      "keep attention on the GPU: --cpu-moe-layers N");
+    throw Unsupported("--gpu-layers", kHostLayers, "keep attention on the GPU: --cpu-moe-layers N");
   }
   steps_ = std::make_unique<StepOps>(query.model.spec, latency_settings(query, cache_case));
   decode_ = std::make_unique<Generation>(*steps_, *decode_laws_, chunk_tokens(query));
-  if (peak_rate(query.machine.devices.front(), DType::bf16)) {
+  if (knows_peak_rates(query)) {
     prompt_laws_ = laws_of(query, Phase::prefill);
     prompt_ = std::make_unique<Generation>(*steps_, *prompt_laws_, chunk_tokens(query));
   }
   if (speculation_) {
-    LatencySettings settings = latency_settings(query, cache_case);
-    settings.pipeline_parallel = 1;
-    settings.n_host_expert_layers = 0;
-    draft_steps_ = std::make_unique<StepOps>(prediction_block(query.model.spec), settings);
+    draft_steps_ = draft_steps(query, cache_case);
     draft_ = std::make_unique<Generation>(*draft_steps_, *decode_laws_, chunk_tokens(query));
   }
 }
@@ -150,9 +168,11 @@ std::optional<std::int64_t> pays_from(const std::vector<Span>& spans) {
 std::string SpeedPlan::laws_sentence() const {
   std::vector<PricedClass> classes(decode_->pricer().classes().begin(),
                                    decode_->pricer().classes().end());
-  if (prompt_ != nullptr) {
-    const auto of_prompts = prompt_->pricer().classes();
-    classes.insert(classes.end(), of_prompts.begin(), of_prompts.end());
+  for (const auto* other : {&prompt_, &draft_}) {
+    if (*other != nullptr) {
+      const auto more = (*other)->pricer().classes();
+      classes.insert(classes.end(), more.begin(), more.end());
+    }
   }
   std::vector<std::string_view> origins;
   for (const PricedClass& one : classes) {

@@ -12,7 +12,13 @@
 
 namespace kvfathom::cli {
 
-/// Speculative decoding: so many drafted tokens a step, each accepted with this probability.
+/// From so many tokens a step on llama.cpp's backends take products over from the host and copy the
+/// weights that they need, of experts those that are used (ggml-cuda.cu, GGML_OP_OFFLOAD_MIN_BATCH;
+/// github.com/ggml-org/llama.cpp/pull/15346, August 2025).
+inline constexpr std::int64_t kOffloadTokens = 32;
+
+/// Speculative decoding: so many drafted tokens a step, each accepted with this probability. The
+/// query's draft model drafts, or without one the model's own prediction block.
 struct Speculation {
   std::int64_t n_draft_tokens = 0;
   double acceptance = 0.0;

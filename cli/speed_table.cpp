@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <string>
 
+#include "cli/device_shares.h"
 #include "cli/format.h"
 #include "cli/headline.h"
 #include "cli/ledger_table.h"
@@ -26,13 +27,14 @@ Cell bound_cell(const SpeedPoint& point) {
 
 constexpr int kBarWidth = 10;
 // What a narrow terminal does without, the last first.
-constexpr int kTtftInterval = 1;
-constexpr int kBar = 2;
+constexpr int kTold = 1;  // by another column: TTFT, tok/s, TPOT
+constexpr int kTtftInterval = 2;
+constexpr int kBar = 3;
 
 void print_by_context(Console& console, const SpeedCase& one, const SpeedAnswer& answer) {
   Table table{.columns = {{"context", Align::right}}, .rows = {}};
   if (answer.prompts) {
-    table.columns.push_back({"prefill tok/s", Align::right});
+    table.columns.push_back({"prefill tok/s", Align::right, false, kTold});
     table.columns.push_back({"TTFT", Align::right});
     table.columns.push_back({"90 %", Align::right, false, kTtftInterval});
   }
@@ -73,7 +75,7 @@ void print_by_batch(Console& console, const SpeedCase& one, const SpeedAnswer& a
                     " each:");
   Table table{.columns = {{"batch", Align::right},
                           {"TPOT", Align::right},
-                          {"tok/s each", Align::right},
+                          {"tok/s each", Align::right, false, kTold},
                           {"tok/s in all", Align::right},
                           {"90 %", Align::right},
                           {"waits for"}},
@@ -100,27 +102,102 @@ const SpeedPoint& at_context(const SpeedCase& one) {
   return one.by_context.back();
 }
 
+/// "~": the scheme loses something; "*": the engine does not run it.
+std::string marks(const SchemeLabel& label) {
+  return std::string(label.exact ? "" : "~") + (label.engine_support ? "" : "*");
+}
+
 void print_comparison(Console& console, const SpeedAnswer& answer) {
   Table table{.columns = {{"scheme", Align::left, true},
+                          {""},
                           {"cache"},
-                          {"TPOT", Align::right},
+                          {"TPOT", Align::right, false, kTold},
                           {"tok/s", Align::right},
                           {"x native", Align::right},
                           {"waits for"},
-                          {"quicker than native", Align::left, true}},
+                          {"beats native"}},
               .rows = {}};
+  if (answer.watts) {
+    table.columns.push_back({"J/token", Align::right});
+  }
   const double native = rate(at_context(answer.cases.front()));
   for (const SpeedCase& one : answer.cases) {
     const SpeedPoint& point = at_context(one);
     table.rows.push_back({{one.label.text},
+                          {marks(one.label)},
                           {type_pair(one.label.k, one.label.v)},
                           {duration(point.tpot_s())},
                           {rounded(rate(point))},
                           {rounded(rate(point) / native)},
                           bound_cell(point),
                           {&one == &answer.cases.front() ? "" : pays_text(one.pays)}});
+    if (answer.watts) {
+      table.rows.back().push_back({rounded(*answer.watts / rate(point))});
+    }
   }
   print(console, table);
+}
+
+/// What the marks of the schemes mean, of those that are there.
+void print_marks(Console& console, const Query& query, const SpeedAnswer& answer) {
+  const auto any = [&](bool SchemeLabel::*fine) {
+    return std::ranges::any_of(answer.cases,
+                               [&](const SpeedCase& one) { return !(one.label.*fine); });
+  };
+  std::string text =
+      any(&SchemeLabel::exact) ? "~ lossy (fit --scheme says what is known of it)" : "";
+  if (any(&SchemeLabel::engine_support)) {
+    text += (text.empty() ? "* " : "; * ") + versioned_engine(query) + " does not run it";
+  }
+  if (!text.empty()) {
+    console.paragraph(text + ".");
+  }
+}
+
+std::string speculation_sentence(const Query& query, const SpeedAnswer& answer) {
+  const double yields = answer.cases.front().by_batch.front().tokens_per_sequence;
+  return "Each step drafts " + counted(answer.speculation->n_draft_tokens, "token") + " by " +
+         (query.draft ? printable(query.draft->model.spec.name)
+                      : "the model's own prediction block") +
+         " and yields " + rounded(yields) + " on average at an acceptance of " +
+         rounded(answer.speculation->acceptance) + ".";
+}
+
+bool brings_experts(const SpeedCase& one) {
+  return std::ranges::any_of(one.by_context, [](const SpeedPoint& point) {
+    return std::ranges::any_of(point.ops,
+                               [](const SpeedOp& op) { return op.op.op_class.pageable; });
+  });
+}
+
+/// What the numbers assume, a paragraph each.
+void print_notes(Console& console, const Query& query, const SpeedAnswer& answer) {
+  const std::int64_t trained = query.model.spec.trained_context_tokens;
+  if (trained > 0 && answer.context_tokens > trained) {
+    console.paragraph("The model was trained for " + counted(trained, "token") + ".");
+  }
+  if (runs_on_host(query.machine)) {
+    console.paragraph("Everything runs on the host.");
+  }
+  if (brings_experts(answer.cases.front())) {
+    console.paragraph(
+        "Experts on the host are multiplied there in steps of less than " +
+        counted(kOffloadTokens, "token") +
+        "; longer steps, and so prompts and large batches, bring them to the GPU first.");
+  }
+  if (!answer.prompts) {
+    console.paragraph(
+        "No peak rate is known of this device: prompts have no time, and steps are priced by what "
+        "they read alone, so that large batches may take longer.");
+  }
+  if (answer.speculation) {
+    console.paragraph(speculation_sentence(query, answer));
+  }
+  console.paragraph(answer.cases.front().laws);
+  if (answer.watts) {
+    console.paragraph("Energy is an upper bound: the GPUs at their TDP of " +
+                      rounded(*answer.watts) + " W for the whole step.");
+  }
 }
 
 }  // namespace
@@ -149,20 +226,10 @@ void print_speed(Console& console, const Query& query, const SpeedAnswer& answer
     return;
   }
   console.line();
-  if (!answer.prompts) {
-    console.paragraph("No peak rate is known of this device, so prompts have no time.");
+  if (answer.cases.size() > 1) {
+    print_marks(console, query, answer);
   }
-  if (answer.speculation) {
-    console.paragraph("Each step drafts " + counted(answer.speculation->n_draft_tokens, "token") +
-                      " and yields " + rounded(first.by_batch.front().tokens_per_sequence) +
-                      " on average at an acceptance of " + rounded(answer.speculation->acceptance) +
-                      ".");
-  }
-  console.paragraph(first.laws);
-  if (answer.watts) {
-    console.paragraph("Energy is an upper bound: the GPUs at their TDP of " +
-                      rounded(*answer.watts) + " W for the whole step.");
-  }
+  print_notes(console, query, answer);
 }
 
 }  // namespace kvfathom::cli

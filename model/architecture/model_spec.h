@@ -284,6 +284,9 @@ struct ModelSpec {
       std::nullopt;  ///< a config's own dtype (torch_dtype), or that of its quantised matrices
   /// The type of the experts' matrices where a checkpoint stores them apart (gpt-oss: mxfp4).
   std::optional<DType> expert_dtype = std::nullopt;
+  /// What a config says that the matrices are packed in, where that is none of the types above:
+  /// "awq". Its weights are not of these types then.
+  std::string packed_as = {};
   std::vector<Tensor> tensors;  ///< every stored tensor, where the source holds tensors
   friend bool operator==(const ModelSpec&, const ModelSpec&) = default;
 };

@@ -13,6 +13,19 @@ bool is_of_experts(const Tensor& tensor) {
   return tensor.name.find("_exps.") != std::string::npos;
 }
 
+/// Parameters that a tensor holds: of 4-bit integers eight to a word (AWQ, GPTQ), none in what
+/// unpacks them.
+std::int64_t parameters_of(const Tensor& tensor) {
+  constexpr std::int64_t kValuesPerWord = 8;
+  const std::string_view name = tensor.name;
+  if (name.ends_with(".qweight")) {
+    return kValuesPerWord * n_elements(tensor);
+  }
+  const bool unpacks =
+      name.ends_with(".qzeros") || name.ends_with(".g_idx") || name.ends_with(".scales");
+  return unpacks ? 0 : n_elements(tensor);
+}
+
 /// The mixture that most layers have; experts are routed alike wherever they stand.
 const MixtureOfExperts* mixture_of(const ModelSpec& model) {
   for (const LayerSpec& layer : model.layers) {
@@ -31,7 +44,7 @@ ParameterCount count_parameters(const ModelSpec& model) {
   const std::vector<Tensor> listed =
       model.tensors.empty() ? tensor_inventory(model) : std::vector<Tensor>{};
   for (const Tensor& tensor : model.tensors.empty() ? listed : model.tensors) {
-    const std::int64_t n = n_elements(tensor);
+    const std::int64_t n = parameters_of(tensor);
     count.total += n;
     count.active +=
         moe != nullptr && is_of_experts(tensor) ? n / moe->n_experts * moe->n_experts_per_token : n;

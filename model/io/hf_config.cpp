@@ -126,6 +126,10 @@ void read_dtypes(const Reader& config, ModelSpec& model) {
     model.weight_dtype = DType::nvfp4;
   } else if (method == "mxfp4" || format == "mxfp4-pack-quantized") {
     model.expert_dtype = DType::mxfp4;
+  } else {
+    for (const std::string& word : {method, format, algorithm}) {
+      model.packed_as += (model.packed_as.empty() || word.empty() ? "" : ", ") + word;
+    }
   }
 }
 

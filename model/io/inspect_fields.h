@@ -216,6 +216,7 @@ void fields(V& v, ModelSpec& x) {
   v.maybe("logit_scale", x.logit_scale, 1.0);
   v.maybe("weight_dtype", x.weight_dtype);
   v.maybe("expert_dtype", x.expert_dtype);
+  v.maybe("packed_as", x.packed_as, std::string());
 }
 
 }  // namespace kvfathom::inspect

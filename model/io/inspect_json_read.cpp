@@ -66,6 +66,10 @@ class Filler {
     known_.emplace_back(key);
     value = reader_.count_or(key, fallback, allowed);
   }
+  void maybe(const char* key, std::string& value, const std::string& fallback) {
+    known_.emplace_back(key);
+    value = reader_.has(key) ? reader_.text(key) : fallback;
+  }
   void maybe(const char* key, bool& value, bool fallback) {
     known_.emplace_back(key);
     value = reader_.flag_or(key, fallback);

@@ -44,6 +44,8 @@ KernelClass kernel_class_of(const OpClass& op_class) {
     id.variant = op_class.latent ? "mla" : op_class.window ? "window" : "";
   } else if (op_class.few_rows) {
     id.variant = kFewRowsVariant;
+  } else if (op_class.pageable) {
+    id.variant = "pageable";
   }
   if (op_class.kind == OpKind::decode_attention || op_class.kind == OpKind::all_reduce ||
       op_class.kind == OpKind::all_to_all) {

@@ -20,6 +20,10 @@ constexpr double kLinkShare = 0.8;
 /// (5090); and Mooncake of four 400 Gbit/s lines, 164 of 200 GB/s.
 constexpr double kPcieShare = 0.83;
 constexpr double kPcieLogError = 0.1;
+/// Of memory that is not pinned, which the driver copies into a buffer of its own first: 26 of 63
+/// GB/s as experts were brought over (RTX 5080, github.com/ollama/ollama/issues/11772). One figure,
+/// so with the interval of shares in general.
+constexpr double kPageableShare = 0.35;
 constexpr Seconds kLaunch{3e-6};
 /// A copy call takes 2 to 10 us (cudaMemcpyAsync), a request to a drive 100, to another machine 50.
 constexpr Seconds kLinkCall{1e-5};
@@ -76,6 +80,10 @@ Law link_law(const HardwareSpec& device, const OpClass& op_class) {
   const BytesPerSecond raw = link_bandwidth(device, op_class.kind);
   switch (op_class.kind) {
     case OpKind::host_transfer:
+      return {.bandwidth =
+                  2.0 *
+                  (op_class.pageable && !device.unified_memory ? kPageableShare : kPcieShare) *
+                  raw};
     case OpKind::network_transfer:
       return {.bandwidth = 2.0 * kPcieShare * raw};
     case OpKind::file_read:
@@ -106,8 +114,8 @@ std::optional<FlopsPerSecond> peak_rate(const HardwareSpec& device, DType format
     case DType::f8_e4m3:
     case DType::f8_e5m2:
       return first_of(device, {"fp8", "bf16", "fp16", "fp32"});
-    case DType::nvfp4:
-      return first_of(device, {"fp4", "fp8", "bf16", "fp16", "fp32"});
+    case DType::nvfp4:  // without rates of their own 4-bit floats are widened to 16 bits, not to 8
+      return first_of(device, {"fp4", "bf16", "fp16", "fp32"});
     default:
       return first_of(device, {"bf16", "fp16", "fp32"});
   }
@@ -135,7 +143,7 @@ PricedClass DatasheetLaws::law(const OpClass& op_class, bool on_host) const {
     if (!is_known(device_, op_class.kind)) {
       priced.provenance = Provenance::assumed;
       priced.origin = "assumed link";
-    } else if (op_class.kind == OpKind::host_transfer && device_.host_link) {
+    } else if (op_class.kind == OpKind::host_transfer && device_.host_link && !op_class.pageable) {
       priced.log_error = kPcieLogError;
     }
     return priced;

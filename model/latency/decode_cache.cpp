@@ -62,11 +62,16 @@ std::int64_t exact_excess(const Emit& emit,
   return excess(k_tokens, rows.exact_k_elements) + excess(v_tokens, rows.exact_v_elements);
 }
 
-/// The type whose kernel reads rows of so many bits: schemes that pack have none of their own.
+/// The type whose kernel reads rows of so many bits: 16-bit rows and 8-bit floats have their own,
+/// integers in blocks and what schemes pack go by their bits.
 DType kernel_format(const Emit& emit, const Attention& a, std::int64_t row) {
+  const DType k = emit.settings.cache_type_k;
+  const DType v = emit.settings.cache_type_v;
   const std::int64_t bits = 16 * row / (a.head_dim + a.v_head_dim);
-  if (bits >= 16) {
-    return emit.settings.cache_type_k;
+  const std::int64_t typed = stored_bytes(k, a.head_dim) + stored_bytes(v, a.v_head_dim);
+  const bool floats = k == v && (k == DType::f8_e4m3 || k == DType::f8_e5m2);
+  if (bits >= 16 || (floats && 2 * row == typed)) {
+    return k;
   }
   return bits >= 8 ? DType::q8_0 : DType::q4_0;
 }
@@ -139,19 +144,21 @@ void emit_recompute(const Emit& emit,
   if (tokens == 0) {
     return;
   }
+  const OpCost cost = residual_recompute_cost({.n_tokens = emit.step.n_sequences * tokens,
+                                               .n_columns = n_columns,
+                                               .stored_row_bytes = stored_row,
+                                               .separate_v = latents,
+                                               .n_kv_heads = emit.share(a.n_kv_heads),
+                                               .head_dim = a.head_dim,
+                                               .rotary_dim = a.rope_dim,
+                                               .norm = !latents,
+                                               .k_norm = a.qk_norm != QkNorm::none,
+                                               .cache_row_bytes = 2 * a.head_dim});
   emit.add({.op_class = {.kind = OpKind::residual_recompute, .head_dim = a.head_dim},
             .part = "rebuild k v",
-            .cost = residual_recompute_cost({.n_tokens = emit.step.n_sequences * tokens,
-                                             .n_columns = n_columns,
-                                             .stored_row_bytes = stored_row,
-                                             .separate_v = latents,
-                                             .n_kv_heads = emit.share(a.n_kv_heads),
-                                             .head_dim = a.head_dim,
-                                             .rotary_dim = a.rope_dim,
-                                             .norm = !latents,
-                                             .k_norm = a.qk_norm != QkNorm::none,
-                                             .cache_row_bytes = 2 * a.head_dim}),
-            .n_blocks = tokens});
+            .cost = cost,
+            .n_blocks = tokens,
+            .cache = Bytes(stored_row * static_cast<double>(emit.step.n_sequences * tokens))});
 }
 
 std::int64_t window_of(const cache::KvRows& kv) {
@@ -174,10 +181,16 @@ struct DecodeScheme {
                                          .head_dim = a.head_dim,
                                          .keys_rotated = a.rope_dim > 0};
     const bool absorbed = s.parameters.rebuild == cache::KOnlyParameters::kAbsorbed;
+    const OpCost cost = absorbed ? value_decode_cost(shape) : value_rows_cost(shape);
+    const std::int64_t width = shape.n_kv_heads * a.head_dim;
+    const std::int64_t passes = absorbed ? value_decode_passes(shape) : 1;
     emit.add({.op_class = {.kind = OpKind::value_reconstruction, .head_dim = a.head_dim},
               .part = absorbed ? "attention" : "rebuild v",
-              .cost = absorbed ? value_decode_cost(shape) : value_rows_cost(shape),
-              .n_blocks = shape.n_sequences * shape.n_kv_heads});
+              .cost = cost,
+              .n_blocks = shape.n_sequences * shape.n_kv_heads,
+              .weights = Bytes(2.0 * static_cast<double>(width * width)),  // makes V of K
+              .cache = Bytes(
+                  2.0 * static_cast<double>(passes * shape.n_sequences * shape.n_tokens * width))});
     if (!absorbed) {
       emit_reading(emit, a, sixteen_bit_row(), window_of(s.kv));
     }
@@ -191,7 +204,8 @@ struct DecodeScheme {
     emit.add({.op_class = {.kind = OpKind::head_reconstruction, .head_dim = a.head_dim},
               .part = absorbed ? "attention" : "rebuild heads",
               .cost = cost,
-              .n_blocks = shape.n_sequences * shape.n_kv_heads});
+              .n_blocks = shape.n_sequences * shape.n_kv_heads,
+              .cache = cost.read});
     if (!absorbed) {
       emit_reading(emit, a, sixteen_bit_row(), window_of(s.kv));
     }
@@ -343,12 +357,11 @@ void emit_decode_latent(const Emit& emit, const LatentAttention& a, const LayerW
       std::visit(DecodeScheme{emit, expanded, layer}, scheme);
       continue;
     }
-    std::int64_t attended = emit.context();
     if (a.indexer) {
       const auto queries = static_cast<double>(emit.step.n_new_tokens);
       emit_index_scores(emit, *a.indexer, queries * static_cast<double>(emit.context()));
-      attended = std::min(attended, a.indexer->top_k);
     }
+    const std::int64_t attended = read_tokens(emit, layer.selected_tokens);
     const std::int64_t tokens = emit.step.n_sequences * attended;
     const MlaDecodeShape shape{.n_sequences = emit.step.n_sequences,
                                .n_cached_tokens = tokens,

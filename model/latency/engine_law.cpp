@@ -56,8 +56,9 @@ std::optional<FlopsPerSecond> engine_rate(const HardwareSpec& device,
   return peak_rate(device, format);
 }
 
-/// What the engine's makers run on a vendor's devices; empty: nothing that the rows know.
-std::string_view own_backend(std::string_view vendor) {
+/// What the engine's makers run on a vendor's GPUs; empty: nothing that the rows know.
+std::string_view own_backend(const HardwareSpec& device) {
+  const std::string_view vendor = device.kind == "cpu" ? "" : std::string_view(device.vendor);
   return vendor == "nvidia"  ? "cuda"
          : vendor == "amd"   ? "rocm"
          : vendor == "apple" ? "metal"
@@ -141,6 +142,11 @@ std::string_view format_class(DType format) {
   }
 }
 
+std::string_view format_class(const OpClass& op_class) {
+  const std::string_view own = format_class(op_class.format);
+  return op_class.kind == OpKind::decode_attention && own == "fp8" ? "8-bit" : own;
+}
+
 EngineLaws::EngineLaws(const EngineSpeed& speed, HardwareSpec device, EngineRun run)
     : speed_(&speed), device_(std::move(device)), datasheet_(device_), run_(std::move(run)) {
   const std::string named = device_.name.empty() ? "this device" : device_.name;
@@ -148,7 +154,7 @@ EngineLaws::EngineLaws(const EngineSpeed& speed, HardwareSpec device, EngineRun 
     throw Unsupported(named, "its data sheet names no peak rate, so no prompt can be priced", "");
   }
   if (run_.backend.empty()) {
-    run_.backend = own_backend(device_.vendor);
+    run_.backend = own_backend(device_);
   }
   const std::string own = device_class(device_);
   for (const std::string& feature : {own, device_.vendor, run_.backend}) {
@@ -230,7 +236,7 @@ PricedClass EngineLaws::law(const OpClass& op_class, bool on_host) const {
     }
   } else if (is_attention(kind) || kind == OpKind::state_update || kind == OpKind::index_scores) {
     const std::string_view latent = kind == OpKind::mla_decode ? "latent" : "";
-    law.bandwidth = share("cache", format_class(op_class.format), latent) * device_.bandwidth;
+    law.bandwidth = share("cache", format_class(op_class), latent) * device_.bandwidth;
     if (const auto rate = peak_rate(device_, DType::bf16)) {
       law.flops = share("attention", {}, latent) * *rate;
     }

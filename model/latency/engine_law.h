@@ -55,6 +55,9 @@ struct EngineRun {
 [[nodiscard]] std::string device_class(const HardwareSpec& device);
 /// "16-bit", "8-bit", "4-bit k", "4-bit", "below 4-bit", "fp8" or "fp4".
 [[nodiscard]] std::string_view format_class(DType format);
+/// That of what an operation reads: in a cache of keys and values 8 bits are 8 bits, be they floats
+/// or integers.
+[[nodiscard]] std::string_view format_class(const OpClass& op_class);
 
 /// Fitted shares where the engine's file has them; a class of device that it has not seen falls
 /// back on the engine's common share.

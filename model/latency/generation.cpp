@@ -49,7 +49,7 @@ void add_details(const std::vector<Op>& ops,
 }
 
 /// What all rows of a step go through together, whichever sequence they are of.
-bool is_shared(OpKind kind) {
+bool is_shared(const Op& op) {
   constexpr std::array kKinds{OpKind::gemm,
                               OpKind::moe_ffn,
                               OpKind::cache_write,
@@ -57,7 +57,8 @@ bool is_shared(OpKind kind) {
                               OpKind::peer_transfer,
                               OpKind::all_reduce,
                               OpKind::all_to_all};
-  return std::ranges::find(kKinds, kind) != kKinds.end();
+  const bool brings_experts = op.op_class.pageable;
+  return brings_experts || std::ranges::find(kKinds, op.op_class.kind) != kKinds.end();
 }
 
 /// What only rows with logits go through: of a prompt its last, of a decode step all.
@@ -111,18 +112,18 @@ void Generation::spread_over_stages(Estimate& prompt, std::int64_t n_chunks) con
 
 void Generation::emit_beside(const StepShape& chunk, const Running& running) {
   steps_->emit(chunk, ops_);
-  std::erase_if(ops_, [](const Op& op) { return is_shared(op.op_class.kind); });
+  std::erase_if(ops_, [](const Op& op) { return is_shared(op); });
   StepShape all = chunk;
   all.n_sequences = 1;  // rows are rows
   all.n_new_tokens = chunk.n_sequences * chunk.n_new_tokens + running.n_sequences;
   steps_->emit(all, other_ops_);
   std::ranges::copy_if(other_ops_, std::back_inserter(ops_), [](const Op& op) {
-    return is_shared(op.op_class.kind) && !is_of_logits(op);
+    return is_shared(op) && !is_of_logits(op);
   });
   steps_->emit({.n_sequences = running.n_sequences, .n_cached_tokens = running.n_cached_tokens},
                other_ops_);
   std::ranges::copy_if(other_ops_, std::back_inserter(ops_), [](const Op& op) {
-    return !is_shared(op.op_class.kind) || is_of_logits(op);
+    return !is_shared(op) || is_of_logits(op);
   });
 }
 

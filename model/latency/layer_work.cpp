@@ -171,7 +171,8 @@ bool equal(const LayerWork& a, const LayerWork& b) {
   const auto experts_bytes = [](const LayerWork& w) {
     return w.experts ? w.experts->weights_bytes : 0;
   };
-  return a.layer == b.layer && a.schemes == b.schemes && experts_bytes(a) == experts_bytes(b) &&
+  return a.layer == b.layer && a.schemes == b.schemes && a.selected_tokens == b.selected_tokens &&
+         experts_bytes(a) == experts_bytes(b) &&
          std::ranges::equal(a.matrices, b.matrices, same_matrix);
 }
 
@@ -195,6 +196,17 @@ MatrixWork output_head(const ModelSpec& model, const std::vector<Tensor>& tensor
   return work;
 }
 
+/// Layers of latents without an indexer behind one that has some attend to what it chose.
+void add_selections(std::vector<LayerWork>& layers) {
+  std::int64_t selected = 0;
+  for (LayerWork& layer : layers) {
+    if (const auto* latent = std::get_if<LatentAttention>(&layer.layer.mixer)) {
+      selected = latent->indexer ? latent->indexer->top_k : selected;
+      layer.selected_tokens = selected;
+    }
+  }
+}
+
 }  // namespace
 
 ModelWork model_work(const ModelSpec& model,
@@ -211,6 +223,7 @@ ModelWork model_work(const ModelSpec& model,
     layers[i].n_layers = 1;
     layers[i].n_host_experts = static_cast<std::int64_t>(i) < n_host_expert_layers ? 1 : 0;
   }
+  add_selections(layers);
   for (const StoredTensor& stored : unpacked(tensors)) {
     const Tensor& tensor = stored.tensor;
     const std::int64_t index = layer_of(tensor.name);

@@ -42,6 +42,9 @@ struct LayerWork {
   std::vector<cache::Scheme> schemes;
   std::vector<MatrixWork> matrices;
   std::optional<ExpertWork> experts;
+  /// Latent attention: tokens that an indexer chooses at most, its own or, of a layer without one,
+  /// that of the last layer before it which has one (GLM-5.2's "shared" layers); 0: all.
+  std::int64_t selected_tokens = 0;
   std::int64_t n_layers = 0;
   std::int64_t n_host_experts = 0;  ///< of them, layers whose experts are on the host
 };

@@ -92,8 +92,8 @@ void emit_attention(const Emit& emit, const Attention& a, const LayerWork& layer
 }
 
 /// A prompt of a latent layer: with K and V of every head written out, or absorbed. Where an
-/// indexer chooses, each query sees no more than top_k tokens, as in a window, but of all rows.
-void emit_latent_prompt(const Emit& emit, const LatentAttention& a) {
+/// indexer chooses, each query sees no more than so many tokens, as in a window, but of all rows.
+void emit_latent_prompt(const Emit& emit, const LatentAttention& a, const LayerWork& layer) {
   Attention as{.n_heads = a.n_heads,
                .n_kv_heads = a.n_heads,
                .head_dim = a.qk_nope_head_dim + a.qk_rope_head_dim,
@@ -107,14 +107,16 @@ void emit_latent_prompt(const Emit& emit, const LatentAttention& a) {
   emit_prefill_attention(emit, as);
   Op& op = emit.ops[attention];
   op.op_class.latent = !emit.settings.absorbed_prefill;
-  if (a.indexer) {
+  if (layer.selected_tokens > 0) {
     const std::int64_t n_queries = emit.step.n_new_tokens;
     const PrefillAttentionShape all{.n_query_tokens = n_queries, .n_cached_tokens = emit.context()};
     PrefillAttentionShape chosen = all;
-    chosen.window_tokens = static_cast<int>(a.indexer->top_k);
+    chosen.window_tokens = static_cast<int>(layer.selected_tokens);
     const double pairs = prefill_attention_pairs(all);
     op.cost.flops = (prefill_attention_pairs(chosen) / pairs) * op.cost.flops;
-    emit_index_scores(emit, *a.indexer, pairs);
+    if (a.indexer) {
+      emit_index_scores(emit, *a.indexer, pairs);
+    }
   }
 }
 
@@ -173,7 +175,7 @@ void emit_one(const Emit& emit, const LayerWork& layer, const LatentAttention& a
     emit_cache_write(emit, 1, row, holds<cache::MlaWithV>(layer), false);
   }
   if (emit.step.phase == Phase::prefill) {
-    emit_latent_prompt(emit, a);
+    emit_latent_prompt(emit, a, layer);
   } else {
     emit_decode_latent(emit, a, layer);
   }

@@ -86,6 +86,7 @@ struct OpClass {
   bool latent = false;            ///< prefill attention of a latent layer
   bool block_scales = false;      ///< 8-bit floats with a scale for each block of a matrix
   bool few_rows = false;          ///< products: of so few rows that kernels of their own run
+  bool pageable = false;          ///< from the host: of memory that is not pinned, as mapped files
   friend bool operator==(const OpClass&, const OpClass&) = default;
 };
 

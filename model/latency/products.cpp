@@ -5,6 +5,7 @@
 #include "model/latency/emit.h"
 #include "model/ops/elementwise.h"
 #include "model/ops/gemm.h"
+#include "model/ops/host_transfer.h"
 #include "model/ops/moe_ffn.h"
 
 namespace kvfathom::latency {
@@ -47,10 +48,35 @@ std::int64_t replicas_of_experts(const LatencySettings& s) {
   return s.expert_parallel > s.tensor_parallel ? s.data_parallel : 1;
 }
 
+/// Experts that are used but kept on the host: multiplied there, or brought over and multiplied on
+/// the device.
+void emit_host_experts(const Emit& emit, Op op, std::int64_t n_layers) {
+  const std::int64_t least = emit.settings.host_expert_tokens;
+  op.on_host = least == 0 || emit.tokens() < least;
+  if (!op.on_host) {
+    constexpr int kMatrices = 3;
+    emit.add_in_all({.op_class = {.kind = OpKind::host_transfer,
+                                  .format = op.op_class.format,
+                                  .pageable = true},
+                     .part = "bring experts",
+                     .cost = host_transfer_cost(
+                         {.bytes_per_piece = op.weights / kMatrices, .n_pieces = kMatrices})},
+                    n_layers);
+  }
+  emit.add_in_all(op, n_layers);
+}
+
+/// Tokens that pass the experts together: every replica has as many in a decode step; a prompt is
+/// alone, and idle replicas take part in its steps with a token each (vLLM's dummy batches).
+std::int64_t expert_tokens(const Emit& emit) {
+  const std::int64_t replicas = replicas_of_experts(emit.settings);
+  return emit.step.phase == Phase::decode ? replicas * emit.tokens() : emit.tokens() + replicas - 1;
+}
+
 void emit_experts(const Emit& emit, const LayerWork& layer) {
   const ExpertWork& experts = *layer.experts;
   const LatencySettings& s = emit.settings;
-  const std::int64_t tokens = emit.tokens() * replicas_of_experts(s);
+  const std::int64_t tokens = expert_tokens(emit);
   const double active = expected_active_experts(tokens, experts.n_experts, experts.n_chosen);
   const double rows_per_expert = static_cast<double>(tokens * experts.n_chosen) / active;
   const OpCost whole =
@@ -79,8 +105,7 @@ void emit_experts(const Emit& emit, const LayerWork& layer) {
     emit.add_in_all(op, emit.n_layers - on_host);
   }
   if (on_host > 0) {
-    op.on_host = true;
-    emit.add_in_all(op, on_host);
+    emit_host_experts(emit, op, on_host);
   }
 }
 

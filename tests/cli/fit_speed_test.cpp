@@ -61,7 +61,8 @@ TEST(FitWithSpeed, EveryEngineHasItsOwn) {
   for (const Json& answer : all.at("answers")) {
     const std::string engine = answer.at("engine").at("name");
     EXPECT_EQ(answer, json_of(words + engine).at("answers").at(0));
-    EXPECT_TRUE(answer.at("speed").is_object()) << engine;
+    // Of Transformers' own loop nothing is known.
+    EXPECT_EQ(answer.at("speed").is_object(), engine != "huggingface") << engine;
   }
 }
 
@@ -88,6 +89,8 @@ TEST(FitWithSpeed, ARefusedSpeedIsNoRefusedAnswer) {
   expect_refused("llama-3.1-8b --weights q8_0 --memory 6GiB --bandwidth 300GB/s --auto",
                  "whole layers on the host");
   expect_refused("qwen3-32b --gpu rtx-3090 --weights q4_k_m --draft qwen3-0.6b",
+                 "how many drafted tokens are accepted is not known");
+  expect_refused("glm-4.5-air --gpu h100-sxm --tensor-parallel 4 --mtp 2",
                  "how many drafted tokens are accepted is not known");
   expect_refused("llama-3.1-8b --gpu h100-sxm --lora-rank 16", "the products of adapters");
   expect_refused("llama-3.1-8b --memory 24GiB --engine ideal", "--bandwidth");

@@ -42,6 +42,14 @@ TEST(Format, CountsAgreeWithTheirNoun) {
   EXPECT_EQ(counted(32768, "token"), "32,768 tokens");
 }
 
+TEST(Format, RoundedKeepsThreeDigitsAndNoSmallNumberIsNone) {
+  EXPECT_EQ(rounded(12345.6), "12,346");
+  EXPECT_EQ(rounded(12.34), "12.3");
+  EXPECT_EQ(rounded(0.0123), "0.012");
+  EXPECT_EQ(rounded(0.0001), "<0.001");
+  EXPECT_EQ(rounded(0.0), "0.000");
+}
+
 TEST(Format, DurationsTakeTheUnitThatReadsBest) {
   EXPECT_EQ(duration(0.00085), "850 us");
   EXPECT_EQ(duration(0.0123), "12.3 ms");

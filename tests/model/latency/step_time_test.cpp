@@ -143,6 +143,8 @@ TEST(DatasheetLaws, AFormatRunsAtItsOwnRateWhereTheDeviceHasOne) {
   // 1979 and 989 TFLOP/s (data sheet, dense).
   EXPECT_NEAR(peak_rate(h100, DType::f8_e4m3)->value(), 1979e12, 1e12);
   EXPECT_NEAR(peak_rate(h100, DType::bf16)->value(), 989e12, 1e12);
+  // It multiplies no 4-bit floats: they are widened to 16 bits, whatever it does with 8.
+  EXPECT_NEAR(peak_rate(h100, DType::nvfp4)->value(), 989e12, 1e12);
   const HardwareSpec a100 = gpu("a100-sxm4-80gb");
   EXPECT_EQ(peak_rate(a100, DType::f8_e4m3), peak_rate(a100, DType::bf16));
   EXPECT_FALSE(peak_rate(HardwareSpec{}, DType::bf16));
