@@ -27,11 +27,9 @@ std::int64_t largest_floor(const MemoryPlan& plan,
   return low;
 }
 
-/// Weights do not depend on the context; the limit is one that a plan prices fast.
-bool weights_fit(const MemoryPlan& plan,
-                 std::span<const Capacity> capacities,
-                 std::int64_t limit_tokens) {
-  const MemoryLedger ledger = plan.evaluate(limit_tokens).ledger;
+/// Weights do not depend on the context; where nothing fits, reports are of one token.
+bool weights_fit(const MemoryPlan& plan, std::span<const Capacity> capacities) {
+  const MemoryLedger ledger = plan.evaluate(1).ledger;
   return std::ranges::all_of(capacities, [&](const Capacity& capacity) {
     std::int64_t weights_bytes = 0;
     for (const LedgerLine& line : ledger.lines) {
@@ -81,7 +79,7 @@ LongestContext longest_context(const MemoryPlan& plan,
     tokens = plan.next_smaller(tokens);
   }
   LongestContext longest{tokens, tokens == limit_tokens ? LimitedBy::model : LimitedBy::memory};
-  if (tokens == 0 && !weights_fit(plan, capacities, limit_tokens)) {
+  if (tokens == 0 && !weights_fit(plan, capacities)) {
     longest.limited_by = LimitedBy::weights;
   }
   return longest;
