@@ -196,12 +196,11 @@ class LlamaCppPlan final : public MemoryPlan {
     return total_context(1) == 1 ? batch : (batch + settings_.sequences - 1) / settings_.sequences;
   }
 
-  /// A pass is of one micro-batch. The batch around it decides its rows of logits where those are
-  /// of a whole batch, and of older builds windows and padding; one query alone (of each sequence)
-  /// chooses its kernel by the cells.
+  /// A pass is of one micro-batch. The batch around it decides windows and padding of older builds
+  /// alone, and one query alone (of each sequence) chooses its kernel by the cells.
   [[nodiscard]] bool depends_on_batch() const {
     const Behaviours& builds = resolved_.behaviours;
-    return resolved_.outputs == 0 || !builds.window_cells_by_ubatch || !builds.cells_256 ||
+    return !builds.window_cells_by_ubatch || !builds.cells_256 ||
            compute_shape_.n_ubatch <= settings_.sequences;
   }
   [[nodiscard]] std::int64_t largest_pass_tokens() const {
