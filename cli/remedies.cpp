@@ -207,8 +207,9 @@ std::vector<std::string> remedies(const Query& query,
                                   std::int64_t context_tokens) {
   std::vector<std::string> found;
   const auto plan = plan_of(query, cache_case);
-  const LongestContext longest =
-      longest_context(*plan, query.machine.capacities, std::max<std::int64_t>(1, context_tokens));
+  const std::int64_t least = query.settings.context_is_total ? query.settings.sequences : 1;
+  const LongestContext longest = longest_context(
+      *plan, query.machine.capacities, std::max<std::int64_t>(least, context_tokens), least);
   if (longest.context_tokens > 0 && longest.context_tokens < context_tokens) {
     found.push_back("a context of at most " + counted(longest.context_tokens, "token"));
   }

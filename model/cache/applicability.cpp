@@ -52,10 +52,22 @@ std::string exact_projector_obstacle(const Attention& a, std::int64_t hidden_siz
   return {};
 }
 
+/// The layers' mixers, those that equal the one before left out: some layer has a scheme if one of
+/// these has.
+std::vector<const Mixer*> different_mixers(const ModelSpec& model) {
+  std::vector<const Mixer*> mixers;
+  for (const LayerSpec& layer : model.layers) {
+    if (mixers.empty() || *mixers.back() != layer.mixer) {
+      mixers.push_back(&layer.mixer);
+    }
+  }
+  return mixers;
+}
+
 std::string own_schemes(const ModelSpec& model) {
   std::string own;
-  for (const LayerSpec& layer : model.layers) {
-    for (const Scheme& scheme : schemes_of(layer.mixer, CacheScheme::native)) {
+  for (const Mixer* mixer : different_mixers(model)) {
+    for (const Scheme& scheme : schemes_of(*mixer, CacheScheme::native)) {
       const std::string item(name(scheme));
       if ((", " + own + ", ").find(", " + item + ", ") == std::string::npos) {
         own += (own.empty() ? "" : ", ") + item;
@@ -183,9 +195,9 @@ std::optional<std::string> why_not(const ModelSpec& model, const SchemeRequest& 
     return holds_rows(model) ? std::nullopt : std::optional(own_schemes(model));
   }
   const std::string_view wanted = kvfathom::name(requested.id);
-  for (const LayerSpec& layer : model.layers) {
-    const LayerPlace place{.hidden_size = model.hidden_size};
-    for (const Scheme& scheme : schemes_of(layer.mixer, requested, place)) {
+  const LayerPlace place{.hidden_size = model.hidden_size};
+  for (const Mixer* mixer : different_mixers(model)) {
+    for (const Scheme& scheme : schemes_of(*mixer, requested, place)) {
       if (name(scheme) == wanted) {
         return std::nullopt;
       }
@@ -211,13 +223,17 @@ void require_applicable(const ModelSpec& model, const SchemeRequest& requested) 
 }
 
 bool is_native_scheme(const ModelSpec& model, CacheScheme scheme) {
-  const std::vector<LayerGroup> groups = layer_groups(model, CacheScheme::native);
-  const auto holds = [&](std::string_view wanted) {
-    return std::ranges::any_of(
-        groups, [&](const LayerGroup& group) { return name(group.scheme) == wanted; });
-  };
-  const bool lifts_windows = scheme == CacheScheme::full && holds(Window::name);
-  return holds(kvfathom::name(scheme)) && !lifts_windows;
+  const std::string_view wanted = kvfathom::name(scheme);
+  bool is_held = false;
+  bool has_windows = false;
+  for (const Mixer* mixer : different_mixers(model)) {
+    for (const Scheme& own : schemes_of(*mixer, CacheScheme::native)) {
+      const bool is_owner = !layout(own).shares_with_layer;
+      is_held = is_held || (is_owner && name(own) == wanted);
+      has_windows = has_windows || (is_owner && name(own) == Window::name);
+    }
+  }
+  return is_held && !(scheme == CacheScheme::full && has_windows);
 }
 
 EngineSettings with_native_scheme(const ModelSpec& model, EngineSettings settings) {

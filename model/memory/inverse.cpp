@@ -14,11 +14,13 @@ bool floor_fits(const MemoryPlan& plan,
   });
 }
 
-/// Largest N in [0, limit] whose floor fits: floors are monotone, so bisection is sound here.
+/// Largest N in [least, limit] whose floor fits, else less: floors are monotone, so bisection is
+/// sound here.
 std::int64_t largest_floor(const MemoryPlan& plan,
                            std::span<const Capacity> capacities,
+                           std::int64_t least,
                            std::int64_t limit) {
-  std::int64_t low = 0;  // fits, or is 0
+  std::int64_t low = least - 1;  // fits, or is less
   std::int64_t high = limit + 1;
   while (high - low > 1) {
     const std::int64_t middle = low + (high - low) / 2;
@@ -27,11 +29,11 @@ std::int64_t largest_floor(const MemoryPlan& plan,
   return low;
 }
 
-/// Weights do not depend on the context; the limit is one that a plan prices fast.
+/// Weights do not depend on the context; where nothing fits, reports are of the least.
 bool weights_fit(const MemoryPlan& plan,
                  std::span<const Capacity> capacities,
-                 std::int64_t limit_tokens) {
-  const MemoryLedger ledger = plan.evaluate(limit_tokens).ledger;
+                 std::int64_t least_tokens) {
+  const MemoryLedger ledger = plan.evaluate(least_tokens).ledger;
   return std::ranges::all_of(capacities, [&](const Capacity& capacity) {
     std::int64_t weights_bytes = 0;
     for (const LedgerLine& line : ledger.lines) {
@@ -75,13 +77,15 @@ bool fits(const MemoryLedger& ledger, std::span<const Capacity> capacities) {
 
 LongestContext longest_context(const MemoryPlan& plan,
                                std::span<const Capacity> capacities,
-                               std::int64_t limit_tokens) {
-  std::int64_t tokens = largest_floor(plan, capacities, limit_tokens);
-  while (tokens > 0 && !fits(plan.evaluate(tokens).ledger, capacities)) {
+                               std::int64_t limit_tokens,
+                               std::int64_t least_tokens) {
+  std::int64_t tokens = largest_floor(plan, capacities, least_tokens, limit_tokens);
+  while (tokens >= least_tokens && !fits(plan.evaluate(tokens).ledger, capacities)) {
     tokens = plan.next_smaller(tokens);
   }
+  tokens = tokens < least_tokens ? 0 : tokens;
   LongestContext longest{tokens, tokens == limit_tokens ? LimitedBy::model : LimitedBy::memory};
-  if (tokens == 0 && !weights_fit(plan, capacities, limit_tokens)) {
+  if (tokens == 0 && !weights_fit(plan, capacities, least_tokens)) {
     longest.limited_by = LimitedBy::weights;
   }
   return longest;

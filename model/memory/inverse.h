@@ -37,15 +37,16 @@ enum class LimitedBy : std::uint8_t { memory, model, weights };
 [[nodiscard]] std::string_view name(LimitedBy limit);
 
 struct LongestContext {
-  std::int64_t context_tokens = 0;  ///< 0: not even one token fits
+  std::int64_t context_tokens = 0;  ///< 0: not even the least fits
   LimitedBy limited_by = LimitedBy::memory;
 };
 
-/// The largest N in [1, limit_tokens] whose ledger fits. Exact though a ledger is not monotone:
-/// floors are, so bisection over them bounds N from above, and from there the search walks down
-/// through every context whose ledger can differ.
+/// The largest N in [least_tokens, limit_tokens] whose ledger fits. Exact though a ledger is not
+/// monotone: floors are, so bisection over them bounds N from above, and from there the search
+/// walks down through every context whose ledger can differ.
 [[nodiscard]] LongestContext longest_context(const MemoryPlan& plan,
                                              std::span<const Capacity> capacities,
-                                             std::int64_t limit_tokens);
+                                             std::int64_t limit_tokens,
+                                             std::int64_t least_tokens = 1);
 
 }  // namespace kvfathom

@@ -48,6 +48,23 @@ std::string smaller_by_a_percent(const std::string& gib) {
   return std::to_string(std::stod(gib) * 0.99) + "GiB";
 }
 
+// The search for a shorter one goes no lower than a token for each sequence, which llama.cpp needs.
+TEST(Remedies, AShorterContextOfAllSequencesFitsAndOneTokenMoreDoesNot) {
+  const std::string words =
+      "memory llama-3.1-8b --gpu rtx-4090 --engine llama.cpp --weights q8_0 --sequences 4 "
+      "--total-context ";
+  const auto tokens = captured(remedies(words + "131072"), "^a context of at most ([0-9,]+) token");
+  ASSERT_EQ(tokens.size(), 1U);
+  std::string total = tokens[0];
+  std::erase(total, ',');
+  EXPECT_EQ(run_cli(words + total).status, 0);
+  EXPECT_EQ(run_cli(words + std::to_string(std::stoll(total) + 1)).status, 1);
+  EXPECT_TRUE(captured(remedies("memory llama-3.1-70b --gpu rtx-4090 --engine llama.cpp --weights "
+                                "q4_k_m --sequences 4 --total-context 65536"),
+                       "^(a context of at most)")
+                  .empty());
+}
+
 class EngineWithAShare : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(EngineWithAShare, ADeviceOfTheSizeThatItNamesFitsAndOneAPercentSmallerDoesNot) {

@@ -64,6 +64,13 @@ Builder build(const ModelSpec& model,
   return builder;
 }
 
+/// Throws what the graph of all layers would.
+void refuse_unknown_layers(const ModelSpec& model, const GraphSettings& settings) {
+  GraphSettings anywhere = settings;
+  anywhere.places = {};
+  static_cast<void>(build(one_layer_of_each_kind(model), anywhere, reserved_tokens(settings)));
+}
+
 /// Cells below which a sparse index chooses all of them; 0: the model has none.
 std::int64_t sparse_cells(const ModelSpec& model) {
   for (const LayerSpec& layer : model.layers) {
@@ -108,25 +115,16 @@ std::int64_t reserved_tokens(const GraphSettings& settings) {
   return (tokens + settings.n_seq_max - 1) / settings.n_seq_max * settings.n_seq_max;
 }
 
-ComputePlan::ComputePlan(const ModelSpec& model, const GraphSettings& settings, Layers layers)
-    : model_(model), settings_(settings) {
-  // equal layers on different devices are not equal to the allocators
-  const bool folds = layers == Layers::folded && settings.places.devices.empty();
-  const FoldedModel folded = folds ? fold_layers(model) : FoldedModel{model};
-  const PassProgram::Boundaries boundaries{folded.second_boundary, folded.third_boundary};
-  const Machine machine = machine_of(settings);
-  GraphSettings s = settings;
+ComputePlan::ComputePlan(const ModelSpec& model, GraphSettings settings, Layers layers)
+    : model_(model),
+      settings_(std::move(settings)),
+      layers_(layers),
+      sparse_cells_(sparse_cells(model)) {
   // rows of logits are clipped before the tokens are rounded up to whole sequences
+  GraphSettings& s = settings_;
   const std::int64_t n_ctx = s.kv_unified ? s.n_ctx_seq : s.n_ctx_seq * s.n_seq_max;
   s.n_outputs = std::min({n_ctx, s.n_ubatch, s.n_outputs == 0 ? s.n_batch : s.n_outputs});
-  const std::int64_t tokens = reserved_tokens(s);
-  pass_ =
-      std::make_unique<detail::CompiledPass>(build(folded.model, s, tokens), machine, boundaries);
-  sparse_cells_ = sparse_cells(model);
-  if (sparse_cells_ > 0) {
-    short_pass_ = std::make_unique<detail::CompiledPass>(
-        build(folded.model, s, tokens, sparse_cells_ - 1), machine, boundaries);
-  }
+  refuse_unknown_layers(model, settings_);
 }
 
 ComputePlan::ComputePlan(ComputePlan&&) noexcept = default;
@@ -134,7 +132,21 @@ ComputePlan& ComputePlan::operator=(ComputePlan&&) noexcept = default;
 ComputePlan::~ComputePlan() = default;
 
 const detail::CompiledPass& ComputePlan::pass(const CacheCells& cells) const {
-  return cells.full < sparse_cells_ ? *short_pass_ : *pass_;
+  const bool is_short = cells.full < sparse_cells_;
+  std::unique_ptr<detail::CompiledPass>& of_cells = is_short ? short_pass_ : pass_;
+  if (of_cells == nullptr) {
+    // equal layers on different devices are not equal to the allocators
+    const bool folds = layers_ == Layers::folded && settings_.places.devices.empty();
+    const FoldedModel folded = folds ? fold_layers(model_) : FoldedModel{model_};
+    of_cells = std::make_unique<detail::CompiledPass>(
+        build(folded.model,
+              settings_,
+              reserved_tokens(settings_),
+              is_short ? sparse_cells_ - 1 : INT64_MAX),
+        machine_of(settings_),
+        PassProgram::Boundaries{folded.second_boundary, folded.third_boundary});
+  }
+  return *of_cells;
 }
 
 ComputeBytes ComputePlan::bytes(const CacheCells& cells) const {
@@ -143,7 +155,10 @@ ComputeBytes ComputePlan::bytes(const CacheCells& cells) const {
   const PassProgram::Result device =
       p.machine.n_gpus > 0 ? p.programs.front().run(cells) : PassProgram::Result{};
   if (!host.settled || !device.settled) {
-    return ComputePlan(model_, settings_, Layers::all).bytes(cells);
+    if (whole_ == nullptr) {
+      whole_ = std::make_unique<ComputePlan>(model_, settings_, Layers::all);
+    }
+    return whole_->bytes(cells);
   }
   ComputeBytes result{device.bytes, host.bytes, {}};
   for (int gpu = 1; gpu < p.machine.n_gpus; ++gpu) {
@@ -177,7 +192,8 @@ bool resolve_flash_attention(const ModelSpec& model, const GraphSettings& settin
   probe.v_transposed = false;
   probe.n_outputs = settings.n_seq_max;
   probe.places = {};  // a pass of single tokens stays where its layers are
-  const Builder builder = build(fold_layers(model).model, probe, settings.n_seq_max);
+  const ModelSpec kinds = one_layer_of_each_kind(model);
+  const Builder builder = build(kinds, probe, settings.n_seq_max);
   const TensorGraph& graph = builder.graph;
   return std::all_of(graph.nodes().begin(), graph.nodes().end(), [&](TensorId t) {
     return graph[t].op != Op::flash_attention || cuda_supports(graph, t);

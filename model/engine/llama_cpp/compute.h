@@ -64,10 +64,9 @@ class ComputePlan {
   /// Repeating layers are built a few times only (fold.h), or all of them: slower, and the same.
   enum class Layers : std::uint8_t { folded, all };
 
-  /// Throws Unsupported for an architecture without a graph builder.
-  ComputePlan(const ModelSpec& model,
-              const GraphSettings& settings,
-              Layers layers = Layers::folded);
+  /// Throws Unsupported for an architecture without a graph builder. A pass is built when `bytes`
+  /// first needs it.
+  ComputePlan(const ModelSpec& model, GraphSettings settings, Layers layers = Layers::folded);
   ComputePlan(const ComputePlan&) = delete;
   ComputePlan& operator=(const ComputePlan&) = delete;
   ComputePlan(ComputePlan&&) noexcept;
@@ -83,12 +82,15 @@ class ComputePlan {
  private:
   [[nodiscard]] const detail::CompiledPass& pass(const CacheCells& cells) const;
 
-  ModelSpec model_;  ///< for the pass over all layers, if the folded one does not settle
+  ModelSpec model_;
   GraphSettings settings_;
-  std::unique_ptr<detail::CompiledPass> pass_;
-  /// The pass over caches too small for a sparse index to choose from, if the model has one.
-  std::unique_ptr<detail::CompiledPass> short_pass_;
+  Layers layers_;
   std::int64_t sparse_cells_ = 0;
+  mutable std::unique_ptr<detail::CompiledPass> pass_;
+  /// The pass over caches too small for a sparse index to choose from, if the model has one.
+  mutable std::unique_ptr<detail::CompiledPass> short_pass_;
+  /// Over all layers, if a folded pass does not settle.
+  mutable std::unique_ptr<ComputePlan> whole_;
 };
 
 /// Whether FlashAttention stays on when it is left to the engine (`auto`): it does unless some

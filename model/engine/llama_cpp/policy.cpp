@@ -163,13 +163,13 @@ class LlamaCppPlan final : public MemoryPlan {
   }
 
   [[nodiscard]] std::int64_t next_smaller(std::int64_t context_tokens) const override {
-    // Cells step by 256; batches are clipped token by token below the largest batch, and older
-    // builds do not pad.
+    // Cells step by 256; passes are clipped token by token below the largest one, and older builds
+    // do not pad.
     std::int64_t step_down = (context_tokens - 1) / 256 * 256;
     if (resolved_.cells.kv_unified && !settings_.context_is_total) {  // they share the cells
       step_down = (context_tokens * settings_.sequences - 1) / 256 * 256 / settings_.sequences;
     }
-    const bool clipped = total_context(step_down) < resolved_.cells.batch_tokens;
+    const bool clipped = total_context(step_down) < largest_pass_tokens();
     return resolved_.behaviours.cells_256 && !clipped ? step_down : context_tokens - 1;
   }
 
@@ -196,6 +196,20 @@ class LlamaCppPlan final : public MemoryPlan {
     return total_context(1) == 1 ? batch : (batch + settings_.sequences - 1) / settings_.sequences;
   }
 
+  /// A pass is of one micro-batch. The batch around it decides windows and padding of older builds
+  /// alone, and one query alone (of each sequence) chooses its kernel by the cells.
+  [[nodiscard]] bool depends_on_batch() const {
+    const Behaviours& builds = resolved_.behaviours;
+    return !builds.window_cells_by_ubatch || !builds.cells_256 ||
+           compute_shape_.n_ubatch <= settings_.sequences;
+  }
+  [[nodiscard]] std::int64_t largest_pass_tokens() const {
+    return depends_on_batch() ? compute_shape_.n_batch : compute_shape_.n_ubatch;
+  }
+  [[nodiscard]] bool have_same_pass(const Cells& a, const Cells& b) const {
+    return a.n_ubatch == b.n_ubatch && (a.n_batch == b.n_batch || !depends_on_batch());
+  }
+
   [[nodiscard]] llama_cpp::GraphSettings graph_settings(const Cells& cells) const;
   [[nodiscard]] llama_cpp::ComputeBytes compute_bytes(const Cells& cells) const;
   [[nodiscard]] std::int64_t output_bytes() const {
@@ -218,6 +232,8 @@ class LlamaCppPlan final : public MemoryPlan {
   std::optional<llama_cpp::DeviceCaches> caches_;
   Cells compute_shape_;  ///< what compute_ was built for
   std::optional<llama_cpp::ComputePlan> compute_;
+  mutable Cells clipped_shape_;  ///< of the last context that was less than a pass
+  mutable std::optional<llama_cpp::ComputePlan> clipped_;
 };
 
 Resolved LlamaCppPlan::resolve(const ModelSpec& /*model*/, const EngineSettings& settings) {
@@ -273,10 +289,14 @@ llama_cpp::ComputeBytes LlamaCppPlan::compute_bytes(const Cells& cells) const {
   const std::int64_t window = caches_->window_tokens();
   const llama_cpp::CacheCells cache{
       cells.n_ctx_seq, window == 0 ? 0 : llama_cpp::window_cells(cells, resolved_.cells, window)};
-  if (cells.n_batch == compute_shape_.n_batch && cells.n_ubatch == compute_shape_.n_ubatch) {
+  if (have_same_pass(cells, compute_shape_)) {
     return compute_->bytes(cache);
   }
-  return llama_cpp::ComputePlan(view_, graph_settings(cells)).bytes(cache);
+  if (!clipped_ || !have_same_pass(cells, clipped_shape_)) {
+    clipped_.emplace(view_, graph_settings(cells));
+    clipped_shape_ = cells;
+  }
+  return clipped_->bytes(cache);
 }
 
 void LlamaCppPlan::add_lines(MemoryReport& report,

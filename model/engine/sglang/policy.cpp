@@ -196,10 +196,17 @@ void require_even_devices(const EngineSettings& settings) {
 }
 
 double default_share(const EngineSettings& settings) {
-  return sglang_default_share(settings.device_memory_bytes,
-                              settings.tensor_parallel,
-                              settings.pipeline_parallel,
-                              settings.max_batched_tokens);
+  const double share = sglang_default_share(settings.device_memory_bytes,
+                                            settings.tensor_parallel,
+                                            settings.pipeline_parallel,
+                                            settings.max_batched_tokens);
+  if (share <= 0.0 && !settings.gpu_memory_utilization) {
+    throw InputError("--gpu-memory-utilization",
+                     "sglang's own share of a device of " +
+                         std::to_string(settings.device_memory_bytes / kMiB) + " MiB is nothing",
+                     "give one, or a larger device");
+  }
+  return share;
 }
 
 std::string sglang_command(const EngineSettings& settings,

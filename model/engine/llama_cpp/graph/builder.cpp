@@ -14,7 +14,7 @@ Builder::Builder(const ModelSpec& spec, const GraphSettings& graph_settings, std
       n_sequences(graph_settings.n_seq_max),
       has_rope_factors_(has_tensor("rope_freqs.weight") || has_tensor("rope_factors_long.weight")) {
   graph.set_usual_cells({graph_settings.n_ctx_seq, graph_settings.n_ctx_seq});
-  graph.reserve(64 + 96 * spec.layers.size());
+  graph.reserve(64 + 128 * spec.layers.size());  // of the catalog no layer has more
 }
 
 Affine Builder::cells(CacheKind kind) {

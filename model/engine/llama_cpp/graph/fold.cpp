@@ -37,20 +37,25 @@ Stretch longest_stretch(const std::vector<LayerSpec>& layers, std::size_t period
 }
 
 bool looks_at_all_layers(const ModelSpec& model) {
-  const auto lends = [](const LayerSpec& layer) {
-    const auto* latent = std::get_if<LatentAttention>(&layer.mixer);
-    return std::holds_alternative<SharedAttention>(layer.mixer) ||
-           (latent != nullptr && latent->indexer);
-  };
   return model.per_layer_embedding_size != 0 || model.altup_inputs != 0 ||
-         std::any_of(model.layers.begin(), model.layers.end(), lends);
+         std::ranges::any_of(model.layers, [](const LayerSpec& layer) {
+           return std::holds_alternative<SharedAttention>(layer.mixer);
+         });
+}
+
+/// Whether each layer brings tensors that are there from the start of the pass until it runs.
+bool has_sparse_index(const ModelSpec& model) {
+  return std::ranges::any_of(model.layers, [](const LayerSpec& layer) {
+    const auto* latent = std::get_if<LatentAttention>(&layer.mixer);
+    return latent != nullptr && latent->indexer;
+  });
 }
 
 }  // namespace
 
 FoldedModel fold_layers(const ModelSpec& model) {
   FoldedModel folded{model};
-  if (looks_at_all_layers(model)) {
+  if (looks_at_all_layers(model) || has_sparse_index(model)) {
     return folded;
   }
   Stretch best;
@@ -58,7 +63,8 @@ FoldedModel fold_layers(const ModelSpec& model) {
     const Stretch stretch = longest_stretch(model.layers, period);
     best = stretch.foldable() > best.foldable() ? stretch : best;
   }
-  if (best.foldable() == 0) {
+  // What does not settle is built over all layers besides: that is no loss only if few are kept.
+  if (2 * best.foldable() <= model.layers.size()) {
     return folded;
   }
   folded.second_boundary = best.first + (kKeptRepeats - 1) * best.period;
@@ -67,6 +73,20 @@ FoldedModel fold_layers(const ModelSpec& model) {
       folded.model.layers.begin() + static_cast<std::ptrdiff_t>(folded.third_boundary);
   folded.model.layers.erase(from, from + static_cast<std::ptrdiff_t>(best.foldable()));
   return folded;
+}
+
+ModelSpec one_layer_of_each_kind(const ModelSpec& model) {
+  ModelSpec reduced = model;
+  if (looks_at_all_layers(model)) {
+    return reduced;
+  }
+  reduced.layers.clear();
+  for (const LayerSpec& layer : model.layers) {
+    if (std::ranges::find(reduced.layers, layer) == reduced.layers.end()) {
+      reduced.layers.push_back(layer);
+    }
+  }
+  return reduced;
 }
 
 }  // namespace kvfathom::llama_cpp

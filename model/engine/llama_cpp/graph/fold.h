@@ -18,8 +18,13 @@ struct FoldedModel {
 };
 
 /// Keeps three repeats of the longest stretch of repeating layers (periods up to 8), and all else.
-/// Models whose pass looks at all layers at once (shared caches, embeddings per layer, a sparse
-/// index that some layers lend) are left as they are.
+/// Models of which that would leave out no more than half, whose pass looks at all layers at once
+/// (shared caches, embeddings per layer), or whose layers all have tensors at its start (a sparse
+/// index), are left as they are.
 [[nodiscard]] FoldedModel fold_layers(const ModelSpec& model);
+
+/// The first layer of each kind: enough to see which operations a backend runs. Models whose pass
+/// looks at all layers at once are left as they are.
+[[nodiscard]] ModelSpec one_layer_of_each_kind(const ModelSpec& model);
 
 }  // namespace kvfathom::llama_cpp

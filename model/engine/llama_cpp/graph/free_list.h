@@ -21,10 +21,13 @@ class FreeList {
   std::int64_t allocate(std::int64_t bytes) {
     std::size_t best = n_blocks_ - 1;
     std::int64_t best_size = kEndless;
-    for (std::size_t i = 0; i + 1 < n_blocks_; ++i) {
-      if (blocks_[i].bytes >= bytes && blocks_[i].bytes <= best_size) {
+    for (std::size_t i = best; i-- > 0;) {
+      if (blocks_[i].bytes >= bytes && blocks_[i].bytes < best_size) {
         best = i;
         best_size = blocks_[i].bytes;
+        if (best_size == bytes) {
+          break;  // no smaller one holds them
+        }
       }
     }
     Block& block = blocks_[best];
@@ -38,6 +41,7 @@ class FreeList {
     return offset;
   }
 
+  /// Looks at every block, as ggml does: empty ones, of empty tensors, may lie out of order.
   void release(std::int64_t offset, std::int64_t bytes) {
     for (std::size_t i = 0; i < n_blocks_; ++i) {
       Block& block = blocks_[i];

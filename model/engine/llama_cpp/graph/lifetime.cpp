@@ -35,6 +35,7 @@ class Bookkeeper {
       : graph_(graph), machine_(machine), state_(graph.size()) {}
 
   std::vector<Event> run(const Schedule& schedule) {
+    events_.reserve(schedule.steps.size());
     for (const Leaf& leaf : schedule.leafs) {
       allocate(leaf.tensor, leaf.backend);
     }

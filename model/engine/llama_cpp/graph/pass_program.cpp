@@ -11,8 +11,9 @@ namespace kvfathom::llama_cpp {
 
 namespace {
 
+/// To a multiple of `alignment`, a power of two: no division, of which a question makes dozens.
 std::int64_t align(std::int64_t bytes, std::int64_t alignment) {
-  return (bytes + alignment - 1) / alignment * alignment;
+  return (bytes + alignment - 1) & -alignment;
 }
 
 }  // namespace

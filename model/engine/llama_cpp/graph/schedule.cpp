@@ -256,7 +256,7 @@ class Splitter {
     Schedule result;
     result.leafs = input_copies_;
     result.leafs.insert(result.leafs.end(), split_copies_.begin(), split_copies_.end());
-    result.steps.reserve(graph_.nodes().size() + 32);
+    result.steps.reserve(graph_.nodes().size() * 3 / 2);
     const std::vector<int> uses = uses_of(graph_);
     for (const Split& split : splits_) {
       for (const TensorId input : split.inputs) {

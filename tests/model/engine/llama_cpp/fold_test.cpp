@@ -1,5 +1,7 @@
 #include "model/engine/llama_cpp/graph/fold.h"
 
+#include <vector>
+
 #include <gtest/gtest.h>
 
 #include "model/engine/llama_cpp/compute.h"
@@ -37,6 +39,22 @@ TEST(FoldLayers, LeavesAloneWhatDoesNotRepeatOrLooksAtAllLayers) {
   EXPECT_EQ(fold_layers(whole).model.layers.size(), 4U);
   whole.per_layer_embedding_size = 256;
   EXPECT_EQ(fold_layers(whole).model.layers.size(), 40U);
+}
+
+TEST(FoldLayers, LeavesAloneOfWhichItWouldKeepHalf) {
+  ModelSpec model;
+  model.layers.assign(8, layer(2));
+  EXPECT_EQ(fold_layers(model).model.layers.size(), 8U);
+  model.layers.push_back(layer(2));
+  EXPECT_EQ(fold_layers(model).model.layers.size(), 4U);
+}
+
+TEST(OneLayerOfEachKind, IsTheFirstOfEach) {
+  ModelSpec model;
+  model.layers = {layer(1), layer(2), layer(2), layer(1), layer(4), layer(2)};
+  EXPECT_EQ(one_layer_of_each_kind(model).layers, (std::vector{layer(1), layer(2), layer(4)}));
+  model.altup_inputs = 4;
+  EXPECT_EQ(one_layer_of_each_kind(model).layers.size(), 6U);
 }
 
 // The claim itself: whatever the model, folded and whole passes need the same.

@@ -92,6 +92,31 @@ TEST(LlamaCpp, LedgerLinesAreSortedAndAddUp) {
   EXPECT_EQ(groups, r.cache.bytes());
 }
 
+// Contexts of less than a batch ask a pass that was built for others: the ledger is that of a plan
+// whose batch is the context.
+TEST(LlamaCpp, AContextBelowTheBatchIsPricedAsIfItWereTheBatch) {
+  EngineSettings whole_batch;
+  whole_batch.outputs = 0;
+  EngineSettings three_users;
+  three_users.sequences = 3;
+  for (const ModelSpec* model : {&glm(), &gemma()}) {
+    for (const EngineSettings& settings :
+         {EngineSettings{}, whole_batch, three_users, at_version("2025-06-01")}) {
+      const auto plan = prepare_llama_cpp(*model, settings);
+      for (const std::int64_t context : {100, 511, 512, 513, 640, 300, 170}) {
+        EngineSettings own = settings;
+        own.batch_tokens = context * settings.sequences;
+        const auto lines = plan->evaluate(context).ledger.lines;
+        const auto expected = report(*model, own, context).ledger.lines;
+        ASSERT_EQ(lines.size(), expected.size());
+        for (std::size_t i = 0; i < lines.size(); ++i) {
+          EXPECT_EQ(lines[i].bytes, expected[i].bytes) << name(lines[i].kind) << " at " << context;
+        }
+      }
+    }
+  }
+}
+
 TEST(LlamaCpp, FloorsNeverExceedTheLedger) {
   const auto plan = prepare_llama_cpp(gemma(), {});
   std::int64_t last = 0;

@@ -1,4 +1,5 @@
 // SGLang's pools: the logged size of one, and windows beside full layers.
+#include <optional>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -16,6 +17,26 @@ TEST(Sglang, PoolHoldsTheLoggedTokens) {
   const auto pool = prepared("sglang", catalog("qwen3-235b-a22b"), settings)
                         ->pool(static_cast<std::int64_t>(16.46 * kGiB), 4096);
   EXPECT_NEAR(static_cast<double>(pool.value().tokens), 367404, 367404 * 0.001);
+}
+
+TEST(Sglang, ADeviceOfWhichItsShareIsNothingIsRefused) {
+  // By hand: 512 + 1.5 x 2,048 + 2 x 8 + 1,024 / 8 = 3,728 MiB are kept free.
+  const auto refusal = [](std::int64_t device_mib, std::optional<double> share) {
+    EngineSettings settings = serving_settings();
+    settings.device_memory_bytes = device_mib << 20;
+    settings.gpu_memory_utilization = share;
+    try {
+      prepared("sglang", catalog("qwen3-0.6b"), settings);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("none");
+  };
+  EXPECT_EQ(refusal(3728, {}),
+            "--gpu-memory-utilization: sglang's own share of a device of 3728 MiB is nothing; give "
+            "one, or a larger device");
+  EXPECT_EQ(refusal(3728, 0.5), "none");
+  EXPECT_EQ(refusal(3800, {}), "none");
 }
 
 TEST(Sglang, WindowsHaveAPoolOfTheirOwn) {
