@@ -52,8 +52,9 @@ class FittedEngineLaws final : public LawSource {
 
 /// What a serving engine takes besides its kernels: sampling and scheduling of a step, and what
 /// lies between the kernels of a layer, beside the fixed costs of the published kernels themselves.
-/// Round figures; of 0, 5, 10, 15 and 20 us a layer this one leaves the least bias over the rows
-/// that `validate --speed` replays, and the interval holds 94 % of 465 (docs/speed-validation.md).
+/// Round figures; of 0, 5, 10, 15 and 20 us a layer this one leaves the least error at the median of
+/// the rows that `validate --speed` replays, and the interval holds 94 % of 465
+/// (docs/speed-validation.md).
 constexpr EngineGaps kServingGaps{
     .per_step = Seconds(0.5e-3), .per_layer = Seconds(15e-6), .log_error = 0.3};
 
@@ -62,8 +63,8 @@ Provenance nearness(const Calibration& calibration, const HardwareSpec& device) 
   return calibration.device_name == device.name ? Provenance::measured : Provenance::assumed;
 }
 
-/// What scaling adds to that error: 453 rows of GPUs that have kernels of their own are 9.5 % off
-/// at the median by those of another, 8.3 % by their own (docs/speed-validation.md).
+/// What scaling adds to that error: 453 rows of GPUs that have kernels of their own are 7.5 % off
+/// at the median by those of another, 8.7 % by their own (docs/speed-validation.md).
 constexpr double kScaledLogError = 0.15;
 
 constexpr std::string_view kMark = "-vllm-";
