@@ -52,8 +52,8 @@ class FittedEngineLaws final : public LawSource {
 
 /// What a serving engine takes besides its kernels: sampling and scheduling of a step, and what
 /// lies between the kernels of a layer, beside the fixed costs of the published kernels themselves.
-/// Round figures; of 0, 5, 10, 15 and 20 us a layer this one leaves the least error at the median of
-/// the rows that `validate --speed` replays, and the interval holds 94 % of 465
+/// Round figures; of 0, 5, 10, 15 and 20 us a layer this one leaves the least error at the median
+/// of the rows that `validate --speed` replays, and the interval holds 94 % of 465
 /// (docs/speed-validation.md).
 constexpr EngineGaps kServingGaps{
     .per_step = Seconds(0.5e-3), .per_layer = Seconds(15e-6), .log_error = 0.3};

@@ -195,8 +195,7 @@ void DecodeLoop::run_layer(Layer& layer, int n_cached, bool is_prompt) {
   feed_forward(layer);
 }
 
-void DecodeLoop::prompt(
-    int n_tokens, int n_cached, int first_layer, int n_layers, std::vector<LoopOp>* ops) {
+void DecodeLoop::prompt(int n_tokens, int n_cached, int n_layers, std::vector<LoopOp>* ops) {
   ops_ = ops;
   if (n_tokens != n_rows_) {
     set_rows(n_tokens);
@@ -208,7 +207,7 @@ void DecodeLoop::prompt(
   }
   find_angles(n_cached);
   for (int i = 0; i < n_layers; ++i) {
-    run_layer(layers_[(first_layer + i) % layers_.size()], n_cached, true);
+    run_layer(layers_[i], n_cached, true);
   }
 }
 

@@ -40,13 +40,9 @@ class DecodeLoop {
   /// call is entered there.
   std::int32_t step(std::int32_t token, int n_cached, std::vector<LoopOp>* ops = nullptr);
 
-  /// A chunk of a prompt, behind `n_cached` tokens, through `n_layers` layers from `first_layer` on
-  /// (counted round): what comes in is random, no token is chosen. 16-bit caches of K and V only.
-  void prompt(int n_tokens,
-              int n_cached,
-              int first_layer,
-              int n_layers,
-              std::vector<LoopOp>* ops = nullptr);
+  /// A chunk of a prompt, behind `n_cached` tokens, through the first `n_layers` layers: what comes
+  /// in is random, no token is chosen. 16-bit caches of K and V only.
+  void prompt(int n_tokens, int n_cached, int n_layers, std::vector<LoopOp>* ops = nullptr);
 
  private:
   struct Matrix {

@@ -145,7 +145,7 @@ TEST(DecodeLoop, RunsWhatAStepOfOtherSchemesIsPricedAs) {
 void expect_same_prompt(const LoopShape& shape, int n_tokens, int n_cached) {
   DecodeLoop loop(shape, {}, n_cached + n_tokens, 1);
   std::vector<LoopOp> ran_ops;
-  loop.prompt(n_tokens, n_cached, 1, shape.n_layers, &ran_ops);
+  loop.prompt(n_tokens, n_cached, shape.n_layers, &ran_ops);
   const auto ran = sums_of(ran_ops);
   LatencySettings settings;
   std::vector<Op> ops;
