@@ -32,9 +32,11 @@ std::string link_text(const MeasuredAnswer& answer) {
   if (!answer.held) {
     return "Fetched by plain copies in memory, which were calibrated at " + rate + ".";
   }
+  const Bytes piece = answer.tier.link.piece;
   return "Fetched by copies in memory held to " + rate + ", " +
-         duration(answer.tier.link.call.value()) + " before each piece of " +
-         human_size(std::llround(answer.tier.link.piece.value())) + ".";
+         duration(answer.tier.link.call.value()) + " before " +
+         (piece < kWholePrefix ? "each piece of " + human_size(std::llround(piece.value())) + "."
+                               : "the first byte.");
 }
 
 std::string layers_text(const Query& query, const MeasuredAnswer& answer) {

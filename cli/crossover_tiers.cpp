@@ -21,7 +21,6 @@ constexpr TierRow kTiers[] = {{Tier::host, "host", OpKind::host_transfer},
 /// A prefix comes over a network as one transfer: 1.8 ms until it flows, then the line's share, as
 /// Mooncake logs it from 49 MB to 12.6 GB (data/truth/transfers.tsv).
 constexpr Seconds kNetworkHandshake{1.8e-3};
-constexpr Bytes kWholePrefix{1e18};
 
 /// The tier's link as the laws price it, or as the person describes it.
 TierLink tier_link(const TierRow& row, const LawSource& laws, const CrossoverOptions& options) {

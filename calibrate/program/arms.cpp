@@ -63,7 +63,8 @@ class Transfer {
  public:
   Transfer(const PlayedLink& link, double bytes, int n_threads)
       : link_(link), n_threads_(n_threads) {
-    if (is_held() && static_cast<double>(link.piece_bytes) < bytes) {
+    link_.piece_bytes = std::min<std::int64_t>(link_.piece_bytes, std::llround(bytes));
+    if (is_held()) {
       shorten_pieces();
     }
     const auto piece = static_cast<double>(link_.piece_bytes);

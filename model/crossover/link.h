@@ -10,6 +10,9 @@ namespace kvfathom {
 /// Where cached state lives that is not in the device's memory.
 enum class Tier : std::uint8_t { host, nvme, network };
 
+/// Of a link that moves a prefix by one call: more than any has.
+inline constexpr Bytes kWholePrefix{1e18};
+
 /// A way in. Bytes come in pieces, each with a call of its own before it flows: 32 KiB pieces over
 /// PCIe 4.0 with 10 us a call reach a tenth of what 2 MiB pieces do.
 struct Link {
