@@ -183,8 +183,8 @@ std::unique_ptr<LawSource> SpeedData::laws(const EngineInfo& engine,
                                            const std::optional<HardwareSpec>& host,
                                            const EngineRun& run) {
   if (engine.name == "huggingface") {
-    throw Unsupported("--engine",
-                      "huggingface: nothing is known of its speed, which its host's Python bounds",
+    throw Unsupported("--engine huggingface",
+                      "nothing is known of its speed, which its host's Python bounds",
                       "use vllm, sglang or tensorrt-llm; ideal is what the hardware allows");
   }
   const std::filesystem::path folder = data_directory() / "engines" / "speed";

@@ -23,7 +23,7 @@ constexpr double kPcieLogError = 0.1;
 /// Of memory that is not pinned, which the driver copies into a buffer of its own first: 26 of 63
 /// GB/s as experts were brought over (RTX 5080, github.com/ollama/ollama/issues/11772). One figure,
 /// so with the interval of shares in general.
-constexpr double kPageableShare = 0.35;
+constexpr double kPageableShare = 26.0 / 63.0;
 constexpr Seconds kLaunch{3e-6};
 /// A copy call takes 2 to 10 us (cudaMemcpyAsync), a request to a drive 100, to another machine 50.
 constexpr Seconds kLinkCall{1e-5};

@@ -69,6 +69,7 @@ TEST(SpeedMachines, WithoutAGpuTheHostSetsTheTime) {
 /// Prompts bring the experts that the host keeps to the GPU, from 32 tokens on. Measured by others:
 /// an RTX 5080 with Qwen3.6-35B-A3B and all experts on the host reads 692 tokens a second of a
 /// prompt of 2,700 (github.com/ollama/ollama/issues/11772); its host alone reads 46.
+/// The rate of the copies is that report's own; what and how often is copied is tested.
 TEST(SpeedMachines, PromptsBringTheHostsExpertsOver) {
   const std::string words =
       "speed qwen3.6-35b-a3b --weights q4_k_m --gpu rtx-5080 --cpu-moe --context 2700";

@@ -65,7 +65,7 @@ class ComputePlan {
   enum class Layers : std::uint8_t { folded, all };
 
   /// Throws Unsupported for an architecture without a graph builder. A pass is built when `bytes`
-  /// first needs it.
+  /// first needs it, so that one plan is for one thread at a time.
   ComputePlan(const ModelSpec& model, GraphSettings settings, Layers layers = Layers::folded);
   ComputePlan(const ComputePlan&) = delete;
   ComputePlan& operator=(const ComputePlan&) = delete;

@@ -6,22 +6,17 @@
 
 #include <gtest/gtest.h>
 
-#include "model/architecture/tensor_inventory.h"
 #include "model/cache/request_text.h"
 #include "model/cache/residual.h"
 #include "model/crossover/prefix.h"
 #include "model/io/hardware_json.h"
-#include "model/io/inspect_json.h"
 #include "model/latency/datasheet_laws.h"
+#include "tests/model/catalog.h"
 
 namespace kvfathom {
 namespace {
 
-ModelSpec catalog(const std::string& id) {
-  ModelSpec model = read_inspect(std::string(KVFATHOM_SOURCE_DIR) + "/data/models/" + id + ".json");
-  model.tensors = tensor_inventory(model);
-  return model;
-}
+using testing::catalog;
 
 // Mooncake (FAST'25) s2.2: Llama-3-70B, 8192 tokens: 6 GB/s on 8 x A800 (312 TFLOP/s each), 19 on
 // 8 x H800 (989), by its count of l (4 p^2 d + 22 p d^2) FLOPs: 5.86 and 18.6. Attention that is

@@ -6,13 +6,14 @@
 
 #include <gtest/gtest.h>
 
-#include "model/architecture/tensor_inventory.h"
 #include "model/engine/engine.h"
 #include "model/error.h"
-#include "model/io/inspect_json.h"
+#include "tests/model/catalog.h"
 
 namespace kvfathom {
 namespace {
+
+using testing::catalog;
 
 constexpr std::int64_t kLayerMatrices = 2 * 218103808LL;
 constexpr std::int64_t kLayerNorms = 2LL * 4096 * 4;
@@ -21,12 +22,6 @@ constexpr std::int64_t kVocabulary = 2 * 128256LL * 4096;  // 1050673152
 constexpr std::int64_t kOutputNorm = 4096 * 4LL;
 constexpr std::int64_t kRopeFactors = 64 * 4LL;        // rope_freqs, beside the embedding
 constexpr std::int64_t kRowBytes = 2LL * 8 * 128 * 2;  // K and V of one token and layer
-
-ModelSpec catalog(const std::string& id) {
-  ModelSpec model = read_inspect(KVFATHOM_SOURCE_DIR "/data/models/" + id + ".json");
-  model.tensors = tensor_inventory(model);
-  return model;
-}
 
 EngineSettings on(int n_gpus, std::int64_t tensor_parallel = 1) {
   EngineSettings settings;

@@ -4,18 +4,13 @@
 
 #include <gtest/gtest.h>
 
-#include "model/architecture/tensor_inventory.h"
-#include "model/io/inspect_json.h"
 #include "model/latency/step_ops.h"
+#include "tests/model/catalog.h"
 
 namespace kvfathom {
 namespace {
 
-ModelSpec catalog(const std::string& id) {
-  ModelSpec model = read_inspect(std::string(KVFATHOM_SOURCE_DIR) + "/data/models/" + id + ".json");
-  model.tensors = tensor_inventory(model);
-  return model;
-}
+using testing::catalog;
 
 const Op& op_of(const std::vector<Op>& ops, std::string_view part) {
   return *std::ranges::find(ops, part, &Op::part);

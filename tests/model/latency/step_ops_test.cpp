@@ -11,17 +11,13 @@
 #include "model/architecture/tensor_inventory.h"
 #include "model/cache/request_text.h"
 #include "model/error.h"
-#include "model/io/inspect_json.h"
 #include "model/weights/recipe.h"
+#include "tests/model/catalog.h"
 
 namespace kvfathom {
 namespace {
 
-ModelSpec catalog(const std::string& id) {
-  ModelSpec model = read_inspect(std::string(KVFATHOM_SOURCE_DIR) + "/data/models/" + id + ".json");
-  model.tensors = tensor_inventory(model);
-  return model;
-}
+using testing::catalog;
 
 struct Totals {
   double weights = 0.0;

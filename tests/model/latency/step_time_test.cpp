@@ -5,15 +5,16 @@
 
 #include <gtest/gtest.h>
 
-#include "model/architecture/tensor_inventory.h"
 #include "model/error.h"
 #include "model/io/hardware_json.h"
-#include "model/io/inspect_json.h"
 #include "model/latency/datasheet_laws.h"
 #include "model/latency/generation.h"
+#include "tests/model/catalog.h"
 
 namespace kvfathom {
 namespace {
+
+using testing::catalog;
 
 const Law kLaw{.fixed = Seconds(1e-6),
                .wave = Seconds(2e-6),
@@ -100,12 +101,6 @@ TEST(StepPricer, IsLessSureOutsideOfWhatWasMeasured) {
   const Estimate two_doublings_beyond = priced(4e9);
   EXPECT_NEAR(two_doublings_beyond.high / two_doublings_beyond.value, std::exp(0.6), 1e-12);
   EXPECT_EQ(two_doublings_beyond.provenance, Provenance::modelled);
-}
-
-ModelSpec catalog(const std::string& id) {
-  ModelSpec model = read_inspect(std::string(KVFATHOM_SOURCE_DIR) + "/data/models/" + id + ".json");
-  model.tensors = tensor_inventory(model);
-  return model;
 }
 
 HardwareSpec gpu(const std::string& id) {

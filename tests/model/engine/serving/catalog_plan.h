@@ -4,19 +4,12 @@
 #include <memory>
 #include <string>
 
-#include "model/architecture/tensor_inventory.h"
 #include "model/engine/engine.h"
-#include "model/io/inspect_json.h"
+#include "tests/model/catalog.h"
 
 namespace kvfathom::testing {
 
 inline constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-
-inline ModelSpec catalog(const std::string& id) {
-  ModelSpec model = read_inspect(std::string(KVFATHOM_SOURCE_DIR) + "/data/models/" + id + ".json");
-  model.tensors = tensor_inventory(model);
-  return model;
-}
 
 inline EngineSettings serving_settings(DType cache = DType::bf16) {
   EngineSettings settings;
