@@ -17,6 +17,7 @@
 #include "model/error.h"
 #include "model/io/file.h"
 #include "model/memory/inverse.h"
+#include "model/rounding.h"
 #include "model/text/size.h"
 
 namespace kvfathom::cli {
@@ -118,7 +119,7 @@ std::optional<Busy> busy_of(const Query& query, const Options& options, std::int
     const std::int64_t replicas = query.settings.data_parallel;
     const std::int64_t n = parse_count("--running", *asked.running, 1, kMostRunning);
     const std::int64_t step_tokens = chunk_tokens(query);
-    busy.running = {.n_sequences = (n + replicas - 1) / replicas, .n_cached_tokens = context - 1};
+    busy.running = {.n_sequences = divide_up(n, replicas), .n_cached_tokens = context - 1};
     if (busy.running.n_sequences >= step_tokens) {
       throw InputError("--running",
                        counted(n, "sequence") + " leave no token of a step's " +

@@ -8,6 +8,7 @@
 #include "model/cache/applicability.h"
 #include "model/cache/request_text.h"
 #include "model/error.h"
+#include "model/rounding.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -199,7 +200,7 @@ Estimate CrossoverArms::time_of(Kept& kept,
 /// Decode steps of others between the chunks of a rebuilding.
 Seconds CrossoverArms::wait_beside(std::int64_t n_tokens, const Running& running) {
   const std::int64_t chunk = std::max<std::int64_t>(1, chunk_tokens_ - running.n_sequences);
-  const std::int64_t n_chunks = (n_tokens + chunk - 1) / chunk;
+  const std::int64_t n_chunks = divide_up(n_tokens, chunk);
   return static_cast<double>(n_chunks) * Seconds(prefix_->step_of(running).value);
 }
 

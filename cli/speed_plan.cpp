@@ -5,6 +5,7 @@
 #include "cli/device_shares.h"
 #include "model/crossover/crossover.h"
 #include "model/error.h"
+#include "model/rounding.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -116,7 +117,7 @@ StepTime SpeedPlan::prompt(std::int64_t context_tokens, bool details) {
 }
 
 StepTime SpeedPlan::decode(std::int64_t context_tokens, std::int64_t sequences, bool details) {
-  const std::int64_t of_replica = (sequences + replicas_ - 1) / replicas_;
+  const std::int64_t of_replica = divide_up(sequences, replicas_);
   const std::int64_t n_drafts = speculation_ ? speculation_->n_draft_tokens : 0;
   StepTime step = decode_->decode(context_tokens - 1, of_replica, details, n_drafts + 1);
   ops_ = details ? decode_->ops() : ops_;

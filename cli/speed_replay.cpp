@@ -10,6 +10,7 @@
 #include "model/error.h"
 #include "model/io/hardware_json.h"
 #include "model/latency/generation.h"
+#include "model/rounding.h"
 
 namespace kvfathom::cli {
 namespace {
@@ -45,7 +46,7 @@ void add_prompts(const StepOps& ops,
   const std::int64_t n_chunks = n / chunk;
   // llama.cpp's layers are spread over the GPUs, which work on different chunks at a time.
   const std::int64_t n_stages = is_llama_cpp(row) ? row.n_gpus : 1;
-  const std::int64_t n_steps = (n + chunk - 1) / chunk;
+  const std::int64_t n_steps = divide_up(n, chunk);
   const double in_flight = static_cast<double>(n_steps) * groups;
   const std::int64_t n_priced = std::min(n_chunks, kMostChunks);
   const double each = groups * n_times;

@@ -5,6 +5,8 @@
 #include <cassert>
 #include <cctype>
 
+#include "model/rounding.h"
+
 namespace kvfathom {
 namespace {
 
@@ -83,6 +85,10 @@ std::int64_t row_bytes(DType dtype, std::int64_t n_elements) {
   const DTypeInfo& type = info(dtype);
   assert(n_elements % type.block_elements == 0);
   return n_elements / type.block_elements * type.block_bytes;
+}
+
+std::int64_t padded_row_bytes(DType dtype, std::int64_t n_elements) {
+  return row_bytes(dtype, round_up(n_elements, info(dtype).block_elements));
 }
 
 }  // namespace kvfathom

@@ -76,5 +76,7 @@ struct DTypeInfo {
 
 /// Bytes of `n_elements` contiguous elements, which must be whole blocks (ggml_row_size).
 [[nodiscard]] std::int64_t row_bytes(DType dtype, std::int64_t n_elements);
+/// The same, of any number of elements, padded to whole blocks.
+[[nodiscard]] std::int64_t padded_row_bytes(DType dtype, std::int64_t n_elements);
 
 }  // namespace kvfathom

@@ -5,6 +5,7 @@
 
 #include "model/cache/kv_rows.h"
 #include "model/cache/parameter.h"
+#include "model/rounding.h"
 
 namespace kvfathom::cache {
 
@@ -26,7 +27,7 @@ struct XQuantParameters {
                                                   std::int64_t bits,
                                                   std::int64_t group) {
   constexpr std::int64_t kScaleAndMinimumBits = 32;
-  return elements * bits + (elements * kScaleAndMinimumBits + group - 1) / group;
+  return elements * bits + divide_up(elements * kScaleAndMinimumBits, group);
 }
 
 /// XQuant (arXiv 2508.10395). MHA stores X, half of K and V; with grouped queries X is the wider,

@@ -56,10 +56,8 @@ std::int64_t paged_row_bytes(const ModelSpec& model, const Stored& stored) {
   });
   std::int64_t sum = 0;
   for (const cache::LayerGroup& group : groups) {
-    const std::int64_t block = info(stored.cache_type_k).block_elements;
-    const std::int64_t elements = (group.layout.k_row_elements + block - 1) / block * block;
     sum += group.n_layers * (serving::k_row_bytes(group, stored.cache_type_k, is_sparse) -
-                             row_bytes(stored.cache_type_k, elements));
+                             padded_row_bytes(stored.cache_type_k, group.layout.k_row_elements));
   }
   return sum;
 }

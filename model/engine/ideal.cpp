@@ -15,12 +15,6 @@ constexpr std::size_t kMostLines = 6;  // of a device
 constexpr std::int64_t kStateElementBytes = 4;  // recurrences accumulate in f32
 constexpr std::int64_t kConvElementBytes = 2;   // activations, in the model's 16-bit type
 
-/// Bytes of one token's row, rounded up to whole blocks of a quantised type.
-std::int64_t cache_row_bytes(DType type, std::int64_t n_elements) {
-  const std::int64_t block = info(type).block_elements;
-  return row_bytes(type, (n_elements + block - 1) / block * block);
-}
-
 constexpr std::int64_t kRowElementBytes = 2;  // K, V, X and projectors that stay in 16 bits
 
 /// K or V of one layer, as one sequence stores it.
@@ -224,12 +218,12 @@ class IdealPlan final : public MemoryPlan {
     return {
         .scheme = cache::name(group.scheme),
         .n_layers = group.n_layers,
-        .k = {.row_bytes = cache_row_bytes(settings.cache_type_k, layout.k_row_elements),
+        .k = {.row_bytes = padded_row_bytes(settings.cache_type_k, layout.k_row_elements),
               .packed_bits = layout.k_packed_bits,
               .exact_row_bytes = layout.exact_k_elements * kRowElementBytes,
               .exact_tokens = layout.exact_tokens,
               .flush_tokens = layout.k_flush_tokens},
-        .v = {.row_bytes = cache_row_bytes(settings.cache_type_v, layout.v_row_elements),
+        .v = {.row_bytes = padded_row_bytes(settings.cache_type_v, layout.v_row_elements),
               .packed_bits = layout.v_packed_bits,
               .exact_row_bytes = layout.exact_v_elements * kRowElementBytes,
               .exact_tokens = layout.exact_tokens},

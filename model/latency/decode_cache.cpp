@@ -11,15 +11,10 @@
 #include "model/ops/mla_decode.h"
 #include "model/ops/residual_recompute.h"
 #include "model/ops/value_reconstruction.h"
+#include "model/rounding.h"
 
 namespace kvfathom::latency {
 namespace {
-
-/// Bytes of `n_elements` of a row, in whole blocks.
-std::int64_t stored_bytes(DType type, std::int64_t n_elements) {
-  const std::int64_t block = info(type).block_elements;
-  return row_bytes(type, (n_elements + block - 1) / block * block);
-}
 
 /// One layer's heads on this rank.
 struct Heads {
@@ -38,8 +33,8 @@ std::int64_t stored_row_bytes(const Emit& emit,
                               const cache::CacheLayout& rows) {
   constexpr std::int64_t kBits = 8;
   const std::int64_t packed = (rows.k_packed_bits + rows.v_packed_bits) / kBits;
-  const std::int64_t typed = stored_bytes(emit.settings.cache_type_k, rows.k_row_elements) +
-                             stored_bytes(emit.settings.cache_type_v, rows.v_row_elements);
+  const std::int64_t typed = padded_row_bytes(emit.settings.cache_type_k, rows.k_row_elements) +
+                             padded_row_bytes(emit.settings.cache_type_v, rows.v_row_elements);
   return (packed + typed) / (2 * a.n_kv_heads);
 }
 
@@ -68,7 +63,7 @@ DType kernel_format(const Emit& emit, const Attention& a, std::int64_t row) {
   const DType k = emit.settings.cache_type_k;
   const DType v = emit.settings.cache_type_v;
   const std::int64_t bits = 16 * row / (a.head_dim + a.v_head_dim);
-  const std::int64_t typed = stored_bytes(k, a.head_dim) + stored_bytes(v, a.v_head_dim);
+  const std::int64_t typed = padded_row_bytes(k, a.head_dim) + padded_row_bytes(v, a.v_head_dim);
   const bool floats = k == v && (k == DType::f8_e4m3 || k == DType::f8_e5m2);
   if (bits >= 16 || (floats && 2 * row == typed)) {
     return k;
@@ -99,7 +94,7 @@ void emit_reading(const Emit& emit,
   OpCost cost = decode_attention_cost(shape);
   const std::int64_t tokens = read_tokens(emit, token_cap);
   const std::int64_t queries = heads.n_heads / heads.n_kv_heads;
-  const std::int64_t passes = (queries + shape.heads_per_pass - 1) / shape.heads_per_pass;
+  const std::int64_t passes = divide_up(queries, shape.heads_per_pass);
   cost.read +=
       Bytes(static_cast<double>(beside * passes * heads.n_kv_heads * emit.step.n_sequences));
   emit.add({.op_class = {.kind = OpKind::decode_attention,
@@ -372,8 +367,8 @@ void emit_decode_latent(const Emit& emit, const LatentAttention& a, const LayerW
     OpCost cost = mla_decode_cost(shape);
     const cache::CacheLayout rows = layout(scheme);
     const auto stored =
-        static_cast<double>(stored_bytes(emit.settings.cache_type_k, rows.k_row_elements) +
-                            stored_bytes(emit.settings.cache_type_v, rows.v_row_elements));
+        static_cast<double>(padded_row_bytes(emit.settings.cache_type_k, rows.k_row_elements) +
+                            padded_row_bytes(emit.settings.cache_type_v, rows.v_row_elements));
     const Bytes all(stored * static_cast<double>(tokens));
     cost.read += all - static_cast<double>(tokens) * mla_token_bytes(shape);
     emit_fetch(emit, all);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/latency/step_ops.h"
+#include "model/rounding.h"
 
 namespace kvfathom::latency {
 
@@ -25,7 +26,7 @@ struct Emit {
   /// The same of each sequence, or one number for all.
   [[nodiscard]] std::vector<std::int64_t> lengths() const;
   [[nodiscard]] std::int64_t share(std::int64_t n) const {
-    return (n + settings.tensor_parallel - 1) / settings.tensor_parallel;
+    return divide_up(n, settings.tensor_parallel);
   }
   /// A rank's query heads in decode, those of every new token of a draft: all read K and V
   /// together.

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "model/error.h"
+#include "model/rounding.h"
 
 namespace kvfathom {
 namespace {
@@ -98,7 +99,7 @@ StepTime Generation::prompt(std::int64_t n_tokens,
     }
   }
   ops_ = details ? std::move(all) : ops_;
-  spread_over_stages(sum.time_s, (n_tokens + chunk_tokens_ - 1) / chunk_tokens_);
+  spread_over_stages(sum.time_s, divide_up(n_tokens, chunk_tokens_));
   return sum;
 }
 
@@ -153,7 +154,7 @@ Estimate Generation::prompt_beside(std::int64_t n_tokens,
                 running);
     add_time(sum, pricer_.price(ops_, steps_->n_layers(), false).time_s);
   }
-  spread_over_stages(sum, (n_tokens + most - 1) / most);
+  spread_over_stages(sum, divide_up(n_tokens, most));
   return sum;
 }
 

@@ -1,5 +1,7 @@
 #include "model/latency/kernel_work.h"
 
+#include "model/rounding.h"
+
 namespace kvfathom {
 
 Work decode_attention_work(const DecodeAttentionShape& shape, std::int64_t n_units) {
@@ -11,7 +13,7 @@ Work prefill_attention_work(const PrefillAttentionShape& shape,
                             std::int64_t n_sequences,
                             std::int64_t n_units) {
   constexpr std::int64_t kQueryTile = 128;
-  const std::int64_t tiles = (shape.n_query_tokens + kQueryTile - 1) / kQueryTile;
+  const std::int64_t tiles = divide_up(shape.n_query_tokens, kQueryTile);
   const std::int64_t blocks = n_sequences * shape.n_heads * tiles;
   const double rounds = waves(blocks, n_units);
   const double padding = rounds * static_cast<double>(n_units) / static_cast<double>(blocks) *

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <utility>
 
+#include "model/rounding.h"
+
 namespace kvfathom {
 namespace {
 
@@ -64,7 +66,7 @@ Work work_of(const OpCost& cost, double waves, double dequant_ops) {
 }
 
 double waves(std::int64_t n_blocks, std::int64_t n_units) {
-  return static_cast<double>(std::max<std::int64_t>(1, (n_blocks + n_units - 1) / n_units));
+  return static_cast<double>(std::max<std::int64_t>(1, divide_up(n_blocks, n_units)));
 }
 
 Seconds time(const Law& law, const Work& work) {

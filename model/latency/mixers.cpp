@@ -10,6 +10,7 @@
 #include "model/ops/prefill_attention.h"
 #include "model/ops/ridge_refine.h"
 #include "model/ops/state_update.h"
+#include "model/rounding.h"
 
 namespace kvfathom::latency {
 namespace {
@@ -21,8 +22,7 @@ constexpr std::int64_t kStateChunk = 64;  // tokens whose states a prompt pass k
 void emit_cache_write(
     const Emit& emit, std::int64_t n_kv_heads, std::int64_t head_dim, bool has_v, bool rotates) {
   const DType type = emit.settings.cache_type_k;
-  const std::int64_t block = info(type).block_elements;
-  const std::int64_t row = row_bytes(type, (head_dim + block - 1) / block * block);
+  const std::int64_t row = padded_row_bytes(type, head_dim);
   emit.add({.op_class = {.kind = OpKind::cache_write, .format = type},
             .part = "write cache",
             .cost = cache_write_cost({.n_tokens = emit.tokens(),
@@ -127,7 +127,7 @@ double state_element_bytes(const Emit& emit) {
 /// A state's cost for the step's tokens: FLOPs for each, the state's bytes once a chunk.
 void emit_state(const Emit& emit, const OpCost& per_token, std::int64_t n_heads) {
   const auto tokens = static_cast<double>(emit.step.n_new_tokens);
-  const std::int64_t n_chunks = (emit.step.n_new_tokens + kStateChunk - 1) / kStateChunk;
+  const std::int64_t n_chunks = divide_up(emit.step.n_new_tokens, kStateChunk);
   const auto passes = static_cast<double>(n_chunks);
   const OpCost cost{passes * per_token.read,
                     passes * per_token.written,
@@ -244,7 +244,7 @@ void emit_prefill_attention(const Emit& emit, const Attention& kv) {
   OpCost cost = sequences * prefill_attention_cost(shape);
   cost.launches = 1;
   constexpr std::int64_t kQueryTile = 128;
-  const std::int64_t tiles = (emit.step.n_new_tokens + kQueryTile - 1) / kQueryTile;
+  const std::int64_t tiles = divide_up(emit.step.n_new_tokens, kQueryTile);
   emit.add({.op_class = {.kind = OpKind::prefill_attention,
                          .head_dim = kv.head_dim,
                          .heads_per_kv = kv.n_heads / kv.n_kv_heads,

@@ -7,6 +7,7 @@
 #include "model/ops/gemm.h"
 #include "model/ops/host_transfer.h"
 #include "model/ops/moe_ffn.h"
+#include "model/rounding.h"
 
 namespace kvfathom::latency {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 constexpr std::int64_t kTile = 128;  // of rows and columns that one block computes
 
 std::int64_t tiles(std::int64_t m, std::int64_t n) {
-  return ((m + kTile - 1) / kTile) * ((n + kTile - 1) / kTile);
+  return divide_up(m, kTile) * divide_up(n, kTile);
 }
 
 /// Products whose input is cut over the ranks, not their output.
@@ -28,7 +29,7 @@ bool is_row_parallel(std::string_view part) {
 std::int64_t qkv_rows(const MatrixWork& matrix, const Mixer& mixer, std::int64_t ranks) {
   const auto* a = std::get_if<Attention>(&mixer);
   if (a == nullptr || a->n_kv_heads >= ranks || matrix.part != "q k v") {
-    return (matrix.n_out + ranks - 1) / ranks;
+    return divide_up(matrix.n_out, ranks);
   }
   const std::int64_t kv = a->n_kv_heads * (a->head_dim + (a->v_is_k ? 0 : a->v_head_dim));
   return (matrix.n_out - kv) / ranks + kv / a->n_kv_heads;
@@ -174,13 +175,13 @@ void emit_queries_and_keys(const Emit& emit, MatrixWork matrix, Attention attent
 
 void emit_matrix(const Emit& emit, const MatrixWork& matrix, const Mixer& mixer) {
   const std::int64_t ranks = matrix.replicated ? 1 : emit.settings.tensor_parallel;
-  const std::int64_t stack = matrix.n_stack > 1 ? (matrix.n_stack + ranks - 1) / ranks : 1;
+  const std::int64_t stack = matrix.n_stack > 1 ? divide_up(matrix.n_stack, ranks) : 1;
   GemmShape shape{.m = emit.tokens(), .n = matrix.n_out, .k = matrix.n_in, .weights = matrix.dtype};
   const double share = 1.0 / static_cast<double>(ranks);
   double weights_bytes = static_cast<double>(matrix.weights_bytes) * share;
   if (matrix.n_stack == 1 && ranks > 1) {
     if (is_row_parallel(matrix.part)) {
-      shape.k = (matrix.n_in + ranks - 1) / ranks;
+      shape.k = divide_up(matrix.n_in, ranks);
     } else {
       shape.n = qkv_rows(matrix, mixer, ranks);
       weights_bytes = static_cast<double>(matrix.weights_bytes) * static_cast<double>(shape.n) /

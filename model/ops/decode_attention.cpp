@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "model/rounding.h"
+
 namespace kvfathom {
 namespace {
 
@@ -24,7 +26,7 @@ void add_kv_heads(const DecodeAttentionShape& shape,
     return;
   }
   const std::int64_t heads = shape.n_heads / shape.n_kv_heads;
-  const std::int64_t passes = (heads + shape.heads_per_pass - 1) / shape.heads_per_pass;
+  const std::int64_t passes = divide_up(heads, shape.heads_per_pass);
   tally.read += n * tokens * 2 * (shape.row_bytes * passes + shape.row_scale_bytes);
   tally.read += n * heads * shape.head_dim * kQueryBytes;
   tally.multiply_adds += n * tokens * heads * 2 * shape.head_dim;

@@ -2,15 +2,13 @@
 
 #include <algorithm>
 
+#include "model/rounding.h"
+
 namespace kvfathom {
 namespace {
 
 constexpr std::int64_t kElement = 2;
 constexpr std::int64_t kF32 = 4;
-
-std::int64_t ceil_div(std::int64_t n, std::int64_t part) {
-  return (n + part - 1) / part;
-}
 
 /// What one side's groups add up to, per sequence where it depends on one.
 struct Side {
@@ -44,7 +42,7 @@ std::int64_t stored_reads(const HeadReconstructionShape& s,
                           std::int64_t rows) {
   std::int64_t slices = 0;
   for (const HeadGroupShape& group : groups) {
-    slices += group.n_slices * ceil_div(group.n_rows, rows);
+    slices += group.n_slices * divide_up(group.n_rows, rows);
   }
   return s.n_sequences * s.n_tokens * s.head_dim * kElement * slices;
 }
@@ -86,7 +84,7 @@ OpCost head_decode_cost(const HeadReconstructionShape& s) {
   const std::int64_t queries = of_rows * row;
   const std::int64_t mapped_queries = n * k.row_columns * kElement;
   const std::int64_t scores = of_rows * s.n_tokens * kF32;
-  const std::int64_t weights = of_rows * ceil_div(s.n_tokens, 8) * 8 * kElement;
+  const std::int64_t weights = of_rows * round_up(s.n_tokens, 8) * kElement;
   const std::int64_t sums = s.n_splits * n * v.row_columns * kF32;
   const std::int64_t exact_weights = n * v.predicted_rows * s.n_exact * kF32;
   const std::int64_t mass = n * v.predicted_rows * kF32;

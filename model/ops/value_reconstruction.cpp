@@ -1,14 +1,13 @@
 #include "model/ops/value_reconstruction.h"
 
+#include "model/rounding.h"
+
 namespace kvfathom {
 namespace {
 
 constexpr std::int64_t kElement = 2;
 constexpr std::int64_t kF32 = 4;
 
-std::int64_t ceil_div(std::int64_t n, std::int64_t part) {
-  return (n + part - 1) / part;
-}
 std::int64_t width(const ValueReconstructionShape& s) {
   return s.n_kv_heads * s.head_dim;
 }
@@ -25,12 +24,12 @@ Bytes bytes(std::int64_t n) {
 
 std::int64_t score_passes(const ValueReconstructionShape& s) {
   constexpr std::int64_t kRows = 16;
-  return ceil_div(s.n_heads / s.n_kv_heads, kRows);
+  return divide_up(s.n_heads / s.n_kv_heads, kRows);
 }
 std::int64_t sum_passes(const ValueReconstructionShape& s) {
   constexpr std::int64_t kFewRows = 16;
   constexpr std::int64_t kManyRows = 64;
-  return ceil_div(s.n_heads, s.n_heads <= kFewRows ? kFewRows : kManyRows);
+  return divide_up(s.n_heads, s.n_heads <= kFewRows ? kFewRows : kManyRows);
 }
 
 }  // namespace
@@ -52,7 +51,7 @@ OpCost value_decode_cost(const ValueReconstructionShape& s) {
   const std::int64_t rows = s.n_sequences * s.n_heads;
   const std::int64_t queries = rows * s.head_dim * kElement;
   const std::int64_t scores = rows * s.n_tokens * kF32;
-  const std::int64_t weights = rows * ceil_div(s.n_tokens, 8) * 8 * kElement;
+  const std::int64_t weights = rows * round_up(s.n_tokens, 8) * kElement;
   const std::int64_t sums = s.n_splits * rows * width(s) * kF32;
   const std::int64_t projector = width(s) * width(s) * kElement;
   const std::int64_t out = rows * s.head_dim * kF32;

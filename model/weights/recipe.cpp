@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "model/error.h"
+#include "model/rounding.h"
 #include "model/weights/serving_formats.h"
 
 namespace kvfathom {
@@ -152,7 +153,7 @@ std::int64_t weight_bytes(std::span<const Tensor> tensors) {
 std::int64_t gguf_data_bytes(std::span<const Tensor> tensors, std::int64_t alignment) {
   std::int64_t sum = 0;
   for (const Tensor& t : tensors) {
-    sum += (data_bytes(t) + alignment - 1) / alignment * alignment;
+    sum += round_up(data_bytes(t), alignment);
   }
   return sum;
 }

@@ -3,15 +3,13 @@
 #include <algorithm>
 #include <string>
 
+#include "model/rounding.h"
+
 namespace kvfathom {
 namespace {
 
 constexpr std::int64_t kFp8Block = 128;      // DeepSeek-V3's weight_block_size
 constexpr std::int64_t kValuesPerInt32 = 8;  // 4-bit values in the int32 words of AWQ and GPTQ
-
-std::int64_t divide_up(std::int64_t n, std::int64_t by) {
-  return (n + by - 1) / by;
-}
 
 /// A matrix of a decoder block, not an embedding, head, router, norm or convolution.
 bool is_packed(const Tensor& t) {

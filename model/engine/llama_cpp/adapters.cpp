@@ -5,17 +5,14 @@
 
 #include "model/engine/llama_cpp/placement.h"
 #include "model/engine/llama_cpp/weights.h"
+#include "model/rounding.h"
 
 namespace kvfathom::llama_cpp {
 namespace {
 
-std::int64_t padded(std::int64_t bytes, std::int64_t alignment) {
-  return (bytes + alignment - 1) / alignment * alignment;
-}
-
 std::int64_t pair_bytes(const LoraMatrix& pair, std::int64_t unit_bytes, bool on_gpu) {
   const std::int64_t alignment = on_gpu ? kCudaAlignment : kHostAlignment;
-  return padded(pair.a * unit_bytes, alignment) + padded(pair.b * unit_bytes, alignment);
+  return round_up(pair.a * unit_bytes, alignment) + round_up(pair.b * unit_bytes, alignment);
 }
 
 }  // namespace

@@ -5,15 +5,12 @@
 
 #include "model/cache/groups.h"
 #include "model/error.h"
+#include "model/rounding.h"
 
 namespace kvfathom::llama_cpp {
 namespace {
 
 constexpr std::int64_t kStateElementBytes = 4;  // llama.cpp keeps R and S in f32
-
-std::int64_t padded(std::int64_t n, std::int64_t to) {
-  return (n + to - 1) / to * to;
-}
 
 /// Bytes of a row, which ggml allows only in whole blocks.
 std::int64_t cache_row_bytes(DType type, std::int64_t n_elements, const char* option) {
@@ -94,7 +91,7 @@ CacheSizer::CacheSizer(const ModelSpec& view,
 }
 
 std::int64_t CacheSizer::tensor_bytes(std::int64_t data_bytes, std::int64_t tail_bytes) const {
-  return data_bytes == 0 ? 0 : padded(data_bytes + tail_bytes, padding_.alignment_bytes);
+  return data_bytes == 0 ? 0 : round_up(data_bytes + tail_bytes, padding_.alignment_bytes);
 }
 
 CacheGroup CacheSizer::sized(const Group& group,

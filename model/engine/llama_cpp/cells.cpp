@@ -4,15 +4,12 @@
 #include <string>
 
 #include "model/error.h"
+#include "model/rounding.h"
 
 namespace kvfathom::llama_cpp {
 namespace {
 
 constexpr std::int64_t kCellPad = 256;
-
-std::int64_t padded(std::int64_t n, std::int64_t to) {
-  return (n + to - 1) / to * to;
-}
 
 /// What cells were padded to before PR 16812: FlashAttention kernels wanted whole tiles of 256.
 std::int64_t old_padding(const CellSettings& s) {
@@ -32,12 +29,12 @@ std::int64_t window_padding(const CellSettings& s) {
 std::int64_t stream_cells(std::int64_t total, const CellSettings& s) {
   const std::int64_t n = s.kv_unified ? 1 : s.sequences;
   if (s.behaviours.cells_256) {
-    return padded(padded(total, kCellPad) / n, kCellPad);
+    return round_up(round_up(total, kCellPad) / n, kCellPad);
   }
   if (s.behaviours.cells_unpadded) {
     return total / n;
   }
-  return padded((total + n - 1) / n, old_padding(s));
+  return round_up(divide_up(total, n), old_padding(s));
 }
 
 }  // namespace
@@ -56,7 +53,7 @@ Cells cells_of(std::int64_t total_context_tokens, const CellSettings& s) {
     cells.streams = s.kv_unified ? 1 : s.sequences;
     cells.n_ctx_seq = stream_cells(total_context_tokens, s);
   } else {
-    cells.n_ctx_seq = padded(total_context_tokens, old_padding(s));
+    cells.n_ctx_seq = round_up(total_context_tokens, old_padding(s));
   }
   return cells;
 }
@@ -71,9 +68,9 @@ std::int64_t window_cells(const Cells& cells, const CellSettings& s, std::int64_
   // Today the smaller of the two is padded, so a short context is not exceeded by more than a pad;
   // before PR 17046 the padded window was cut to the context.
   if (s.behaviours.cells_256) {
-    return padded(std::min(cells.n_ctx_seq, wanted), window_padding(s));
+    return round_up(std::min(cells.n_ctx_seq, wanted), window_padding(s));
   }
-  return std::min(cells.n_ctx_seq, padded(wanted, window_padding(s)));
+  return std::min(cells.n_ctx_seq, round_up(wanted, window_padding(s)));
 }
 
 }  // namespace kvfathom::llama_cpp

@@ -12,6 +12,7 @@
 #include "model/engine/llama_cpp/graph/pass_program.h"
 #include "model/engine/llama_cpp/graph/schedule.h"
 #include "model/error.h"
+#include "model/rounding.h"
 #include "model/weights/tensor_name.h"
 
 namespace kvfathom::llama_cpp {
@@ -112,7 +113,7 @@ std::int64_t reserved_tokens(const GraphSettings& settings) {
   const std::int64_t n_ctx =
       settings.kv_unified ? settings.n_ctx_seq : settings.n_ctx_seq * settings.n_seq_max;
   const std::int64_t tokens = std::min(n_ctx, settings.n_ubatch);
-  return (tokens + settings.n_seq_max - 1) / settings.n_seq_max * settings.n_seq_max;
+  return round_up(tokens, settings.n_seq_max);
 }
 
 ComputePlan::ComputePlan(const ModelSpec& model, GraphSettings settings, Layers layers)

@@ -14,6 +14,7 @@
 #include "model/engine/llama_cpp/placement.h"
 #include "model/engine/llama_cpp/weights.h"
 #include "model/error.h"
+#include "model/rounding.h"
 
 namespace kvfathom {
 namespace {
@@ -193,7 +194,7 @@ class LlamaCppPlan final : public MemoryPlan {
   /// From here on the context clips neither the batch nor the micro-batch.
   [[nodiscard]] std::int64_t smallest_unclipped_context() const {
     const std::int64_t batch = std::max(resolved_.cells.batch_tokens, settings_.sequences);
-    return total_context(1) == 1 ? batch : (batch + settings_.sequences - 1) / settings_.sequences;
+    return total_context(1) == 1 ? batch : divide_up(batch, settings_.sequences);
   }
 
   /// A pass is of one micro-batch. The batch around it decides windows and padding of older builds

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "model/rounding.h"
 #include "model/weights/tensor_name.h"
 
 namespace kvfathom::llama_cpp {
@@ -34,12 +35,8 @@ constexpr auto kFirstLayerTensors = std::to_array<std::string_view>({
     "per_layer_proj_norm",
 });
 
-std::int64_t pad(std::int64_t bytes, std::int64_t alignment) {
-  return (bytes + alignment - 1) / alignment * alignment;
-}
-
 std::int64_t host_bytes(const Tensor& t) {
-  return pad(data_bytes(t), kHostAlignment);
+  return round_up(data_bytes(t), kHostAlignment);
 }
 
 /// CUDA reads whole tiles of a quantised row: the last row gets room for a full one.
@@ -48,7 +45,7 @@ std::int64_t cuda_bytes(const Tensor& t) {
   const bool quantised = info(t.dtype).block_elements > 1;
   const std::int64_t room =
       quantised && beyond != 0 ? row_bytes(t.dtype, kCudaRowPadding - beyond) : 0;
-  return pad(data_bytes(t) + room, kCudaAlignment);
+  return round_up(data_bytes(t) + room, kCudaAlignment);
 }
 
 template <std::size_t N>

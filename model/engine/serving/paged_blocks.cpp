@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "model/engine/serving/paged_cache.h"
+#include "model/rounding.h"
 
 namespace kvfathom::serving {
 

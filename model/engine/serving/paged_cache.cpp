@@ -7,6 +7,7 @@
 
 #include "model/cache/groups.h"
 #include "model/error.h"
+#include "model/rounding.h"
 
 namespace kvfathom::serving {
 namespace {
@@ -17,11 +18,6 @@ constexpr std::int64_t kIndexScaleBytes = 4;    // one f32 per fp8 indexer key
 /// fp8 beside a sparse indexer: 512 fp8 values, four f32 scales, 64 rope values in bf16
 /// (FlashMLA's sparse layout).
 constexpr std::int64_t kSparseFp8RowBytes = 656;
-
-std::int64_t element_bytes(DType dtype, std::int64_t n) {
-  const std::int64_t block = info(dtype).block_elements;
-  return row_bytes(dtype, divide_up(n, block) * block);
-}
 
 /// One layer's cache per token, or per sequence for a state.
 struct LayerBytes {
@@ -59,7 +55,7 @@ std::vector<LayerBytes> layer_bytes(const ModelSpec& rank,
     LayerBytes bytes{.scheme = cache::name(group.scheme),
                      .n_layers = group.n_layers,
                      .k = k_row_bytes(group, settings.cache_type_k, sparse),
-                     .v = element_bytes(settings.cache_type_v, layout.v_row_elements),
+                     .v = padded_row_bytes(settings.cache_type_v, layout.v_row_elements),
                      .state = layout.state_elements * kStateElementBytes +
                               layout.conv_elements * kConvElementBytes,
                      .convolution = layout.conv_elements * kConvElementBytes,
@@ -236,7 +232,7 @@ std::int64_t k_row_bytes(const cache::LayerGroup& group, DType cache_type_k, boo
   }
   const bool is_latent = std::holds_alternative<cache::MlaLatent>(group.scheme);
   return is_latent && beside_indexer && is_fp8(cache_type_k) ? kSparseFp8RowBytes
-                                                             : element_bytes(cache_type_k, n);
+                                                             : padded_row_bytes(cache_type_k, n);
 }
 
 PagedCache paged_cache(const ModelSpec& rank,

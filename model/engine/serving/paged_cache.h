@@ -13,11 +13,6 @@
 
 namespace kvfathom::serving {
 
-/// The least whole number of `by` that holds `n`.
-[[nodiscard]] constexpr std::int64_t divide_up(std::int64_t n, std::int64_t by) {
-  return (n + by - 1) / by;
-}
-
 /// Bytes of a token's K row in one layer of the group: whole blocks of the type; indexer keys in 8
 /// bits with a scale, whatever the type; latents in 8 bits beside them in a layout of their own.
 [[nodiscard]] std::int64_t k_row_bytes(const cache::LayerGroup& group,

@@ -12,6 +12,7 @@
 #include "model/engine/serving/prediction.h"
 #include "model/engine/serving/profile.h"
 #include "model/error.h"
+#include "model/rounding.h"
 
 namespace kvfathom::serving {
 namespace {
@@ -120,7 +121,7 @@ class ServingPlan final : public MemoryPlan {
   [[nodiscard]] std::optional<CachePool> pool(std::int64_t available_bytes,
                                               std::int64_t context_tokens) const override {
     CachePool pool{.blocks = std::numeric_limits<std::int64_t>::max()};
-    const std::int64_t sequences = (sequences_ + parallel_.replicas - 1) / parallel_.replicas;
+    const std::int64_t sequences = divide_up(sequences_, parallel_.replicas);
     for (const PagedCache& stage : stages_) {
       const std::int64_t states = stage.state_pool ? stage.state_bytes(sequences) : 0;
       pool.blocks = std::min(pool.blocks, stage.blocks_in(available_bytes - states));

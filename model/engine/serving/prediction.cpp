@@ -13,6 +13,7 @@
 #include "model/architecture/tensor_inventory.h"
 #include "model/engine/engine.h"
 #include "model/error.h"
+#include "model/rounding.h"
 #include "model/weights/tensor_name.h"
 
 namespace kvfathom::serving {
@@ -225,7 +226,7 @@ void lengthen(Mixer& mixer, std::int64_t draft_tokens) {
 /// 16-bit tables of the engine's own beside the block, a rank's share of the vocabulary's rows.
 std::int64_t vocabulary_bytes(const ModelSpec& model, std::int64_t copies, std::int64_t ranks) {
   constexpr std::int64_t kPadding = 64;
-  const std::int64_t rows = (model.vocab_size + kPadding - 1) / kPadding * kPadding;
+  const std::int64_t rows = round_up(model.vocab_size, kPadding);
   return copies * 2 * rows * model.hidden_size / ranks;
 }
 

@@ -8,6 +8,7 @@
 
 #include "model/engine/serving/prediction.h"
 #include "model/error.h"
+#include "model/rounding.h"
 
 namespace kvfathom::serving {
 namespace {
@@ -148,12 +149,9 @@ bool is_per_layer_embedding(std::string_view name) {
 Share marlin_share(const Tensor& tensor, const ModelSpec& model, const Parallel& parallel) {
   constexpr std::int64_t kHiddenTile = 256;
   constexpr std::int64_t kWidthTile = 128;
-  const auto padded = [](std::int64_t n, std::int64_t tile) {
-    return (n + tile - 1) / tile * tile;
-  };
   const bool down = has(tensor.name, "down");
   const std::int64_t width = down ? tensor.shape[0] : tensor.shape[1];
-  return {padded(model.hidden_size, kHiddenTile) * padded(width / parallel.experts, kWidthTile),
+  return {round_up(model.hidden_size, kHiddenTile) * round_up(width / parallel.experts, kWidthTile),
           model.hidden_size * width};
 }
 
@@ -167,8 +165,7 @@ Share share_of(const Tensor& tensor,
     if (rules.as_stored) {
       return {1, parallel.tensor};
     }
-    const std::int64_t padded =
-        (model.vocab_size + kVocabularyPadding - 1) / kVocabularyPadding * kVocabularyPadding;
+    const std::int64_t padded = round_up(model.vocab_size, kVocabularyPadding);
     return {padded, model.vocab_size * parallel.tensor};
   }
   if (has_any(name, kReplicated)) {

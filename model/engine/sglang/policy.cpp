@@ -12,6 +12,7 @@
 #include "model/engine/serving/plan.h"
 #include "model/engine/serving/profile.h"
 #include "model/error.h"
+#include "model/rounding.h"
 
 namespace kvfathom {
 namespace {
@@ -247,8 +248,7 @@ std::string hybrid_command(const EngineSettings& settings,
                            std::int64_t context_tokens,
                            std::string_view model) {
   std::string text = sglang_command(settings, context_tokens, model);
-  const std::int64_t sequences =
-      (settings.sequences + settings.data_parallel - 1) / settings.data_parallel;
+  const std::int64_t sequences = divide_up(settings.sequences, settings.data_parallel);
   serving::add_count(text, "--max-mamba-cache-size", sequences * kSlotsPerRequest);
   if (settings.draft_tokens > 0 && !settings.max_sequences) {
     serving::add_count(text, "--max-running-requests", settings.sequences);  // else 48

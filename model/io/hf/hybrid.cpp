@@ -5,6 +5,7 @@
 
 #include "model/io/hf/towers.h"
 #include "model/io/hf/translate.h"
+#include "model/rounding.h"
 
 namespace kvfathom::hf {
 namespace {
@@ -296,7 +297,7 @@ int64_t lfm2_width(const Reader& c) {
     const int64_t multiple = c.count_or("block_multiple_of", 256, kWidth);
     const int64_t two_thirds = 2 * width / 3;
     width = static_cast<int64_t>(factor * static_cast<double>(two_thirds));
-    width = (width + multiple - 1) / multiple * multiple;
+    width = round_up(width, multiple);
   }
   return width;
 }

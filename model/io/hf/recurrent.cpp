@@ -3,6 +3,7 @@
 #include <string>
 
 #include "model/io/hf/translate.h"
+#include "model/rounding.h"
 
 namespace kvfathom::hf {
 namespace {
@@ -57,7 +58,7 @@ void mamba2(const Reader& c, ModelSpec& m) {
 void state_spaces(const Reader& c, ModelSpec& m) {
   m.hidden_size = c.count("d_model", kWidth);
   const int64_t multiple = c.count_or("pad_vocab_size_multiple", 8, {1, 1 << 20});
-  m.vocab_size = (c.count("vocab_size", kVocab) + multiple - 1) / multiple * multiple;
+  m.vocab_size = round_up(c.count("vocab_size", kVocab), multiple);
   m.trained_context_tokens = kNoLimitTokens;
   m.tied_embeddings = c.flag_or("tie_embeddings", true);
   const Reader ssm = c.object("ssm_cfg");

@@ -7,6 +7,7 @@
 
 #include "model/engine/llama_cpp/graph/conformer.h"
 #include "model/engine/llama_cpp/graph/vision_builder.h"
+#include "model/rounding.h"
 
 namespace kvfathom::llama_cpp {
 namespace {
@@ -69,7 +70,7 @@ TensorId pooled_pairs(VisionBuilder& b, TensorId x) {
 TensorId stacked(VisionBuilder& b, TensorId x, std::int64_t n_positions) {
   TensorGraph& g = b.graph;
   const std::int64_t frames = b.spec.stacked_frames;
-  const std::int64_t n_tokens = (n_positions + frames - 1) / frames;
+  const std::int64_t n_tokens = divide_up(n_positions, frames);
   const std::int64_t missing = (n_tokens * frames - n_positions) * b.width;
   if (missing > 0) {
     const std::int64_t values = n_positions * b.width;

@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "model/rounding.h"
+
 namespace kvfathom::llama_cpp {
 namespace {
 
@@ -24,7 +26,7 @@ struct Place {
   [[nodiscard]] std::string name(std::string_view part) const { return b.block(layer, part); }
   [[nodiscard]] int64_t heads() const { return b.spec.n_heads; }
   [[nodiscard]] int64_t head_dim() const { return b.width / b.spec.n_heads; }
-  [[nodiscard]] int64_t blocks() const { return (b.n_patches + kChunk - 1) / kChunk; }
+  [[nodiscard]] int64_t blocks() const { return divide_up(b.n_patches, kChunk); }
 };
 
 /// Frequencies first: [bands, frames, channels], both halved by a convolution of 3 x 3.

@@ -1,5 +1,6 @@
 // What the CUDA backend supports and how much it reserves for a tensor (ggml-cuda.cu, fattn.cu).
 #include "model/engine/llama_cpp/graph/schedule.h"
+#include "model/rounding.h"
 
 namespace kvfathom::llama_cpp {
 
@@ -263,7 +264,7 @@ Affine cuda_alloc_bytes(const TensorGraph& graph, TensorId id) {
   if (t.op == Op::flash_attention && flash_kernel(graph, t) == FlashKernel::matrix) {
     const FlashOperands o = flash_operands(graph, t);
     const auto append = [&bytes](const TensorNode& source) {
-      bytes.constant = (bytes.constant + kF16Alignment - 1) / kF16Alignment * kF16Alignment;
+      bytes.constant = round_up(bytes.constant, kF16Alignment);
       bytes += n_elements(source) * info(DType::f16).block_bytes;
     };
     const bool v_in_k =
