@@ -233,6 +233,11 @@ int crossover(const Options& options, Console& console) {
   if (query.machine.devices.empty()) {
     throw InputError("--gpu", "missing", kDevices);
   }
+  if (query.settings.gpu_layers && *query.settings.gpu_layers <= n_layers(query.model.spec)) {
+    throw Unsupported("--gpu-layers",
+                      "layers on the host keep their cached tokens there: nothing is fetched",
+                      "leave it out; experts may stay there: --cpu-moe-layers N");
+  }
   choose_calibration(options, query);
   if (!knows_peak_rates(query)) {
     throw InputError("--gpu", "no peak rate is known of " + query.machine.name, kDevices);

@@ -4,6 +4,9 @@
 
 #include "cli/device_shares.h"
 #include "model/crossover/crossover.h"
+#include "model/engine/llama_cpp/draft.h"
+#include "model/engine/llama_cpp/placement.h"
+#include "model/engine/llama_cpp/weights.h"
 #include "model/error.h"
 #include "model/rounding.h"
 
@@ -13,44 +16,37 @@ namespace {
 constexpr std::int64_t kUbatchTokens = 512;      // llama.cpp n_ubatch
 constexpr std::int64_t kStepTokens = 2048;       // of engines that name none
 constexpr std::int64_t kLargeStepTokens = 8192;  // vLLM's default on GPUs of 70 GiB and more
-constexpr const char* kHostLayers = "whole layers on the host: no law is known for them";
 constexpr std::int64_t kLargeMemoryBytes = std::int64_t{70} << 30;
 
 bool is_llama_cpp(const Query& query) {
   return query.engine->name == "llama.cpp";
 }
 
-/// Layers whose experts are on the host, whichever they are; all of a layer counts as its experts.
-std::int64_t host_expert_layers(const Query& query) {
-  std::int64_t n = query.settings.cpu_moe_layers;
-  for (const MovedLayer& moved : query.settings.moved_layers) {
-    if (!has_experts(query.model.spec)) {
-      throw Unsupported("--auto",
-                        "leaves feed-forward matrices on the host: no law is known for them",
-                        "a shorter context, smaller weights or a larger GPU");
-    }
-    n += moved.device == Device::kHost ? 1 : 0;
+/// What llama.cpp leaves on the host by these settings, where some of it runs on GPUs.
+IsOnHost on_host_by(const ModelSpec& model, const EngineSettings& settings) {
+  if (settings.n_gpus == 0 || !llama_cpp::is_spread(settings)) {
+    return {};
   }
-  return n;
+  return
+      [places = llama_cpp::layer_places(model, model.tensors, llama_cpp::split_of(settings))](
+          std::string_view tensor) { return llama_cpp::place_of(places, tensor) == Device::kHost; };
 }
 
 /// The draft model with the cache that it has of its own, or the prediction block with the model's.
 std::unique_ptr<StepOps> draft_steps(const Query& query, const CacheCase& cache_case) {
   LatencySettings settings = latency_settings(query, cache_case);
   settings.pipeline_parallel = 1;
-  settings.n_host_expert_layers = 0;
+  settings.is_on_host = {};
   if (!query.draft) {
     return std::make_unique<StepOps>(prediction_block(query.model.spec), settings);
-  }
-  const auto& on_gpu = query.draft->choice.gpu_layers;
-  if (on_gpu && *on_gpu <= n_layers(query.draft->model.spec)) {
-    throw Unsupported("--draft-gpu-layers", kHostLayers, "leave it out");
   }
   settings.scheme = {};
   settings.offload.reset();
   if (is_llama_cpp(query)) {
     settings.cache_type_k = query.draft->choice.cache_type_k;
     settings.cache_type_v = query.draft->choice.cache_type_v;
+    settings.is_on_host = on_host_by(
+        query.draft->model.spec, llama_cpp::draft_settings(query.settings, query.draft->choice));
   }
   return std::make_unique<StepOps>(query.draft->model.spec, settings);
 }
@@ -76,9 +72,11 @@ LatencySettings latency_settings(const Query& query, const CacheCase& cache_case
                            .pipeline_parallel = s.pipeline_parallel,
                            .expert_parallel = s.expert_parallel,
                            .data_parallel = s.data_parallel,
-                           .n_host_expert_layers = host_expert_layers(query),
-                           .host_expert_tokens = is_llama_cpp(query) ? kOffloadTokens : 0,
                            .absorbed_prefill = is_llama_cpp(query)};
+  if (is_llama_cpp(query)) {
+    settings.is_on_host = on_host_by(query.model.spec, s);
+    settings.brought_from_tokens = kOffloadTokens;
+  }
   if (is_llama_cpp(query) && query.machine.n_gpus > 1) {
     settings.pipeline_parallel = query.machine.n_gpus;  // layers are split
   } else if (is_formula(*query.engine) && query.machine.n_gpus > 1) {
@@ -95,9 +93,6 @@ SpeedPlan::SpeedPlan(const Query& query,
       speculation_(speculation),
       n_gpus_(std::max(1, query.machine.n_gpus)),
       replicas_(query.settings.data_parallel) {
-  if (query.settings.gpu_layers && *query.settings.gpu_layers <= n_layers(query.model.spec)) {
-    throw Unsupported("--gpu-layers", kHostLayers, "keep attention on the GPU: --cpu-moe-layers N");
-  }
   steps_ = std::make_unique<StepOps>(query.model.spec, latency_settings(query, cache_case));
   decode_ = std::make_unique<Generation>(*steps_, *decode_laws_, chunk_tokens(query));
   if (knows_peak_rates(query)) {

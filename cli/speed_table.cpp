@@ -163,7 +163,7 @@ std::string speculation_sentence(const Query& query, const SpeedAnswer& answer) 
          rounded(answer.speculation->acceptance) + ".";
 }
 
-bool brings_experts(const SpeedCase& one) {
+bool brings_from_host(const SpeedCase& one) {
   return std::ranges::any_of(one.by_context, [](const SpeedPoint& point) {
     return std::ranges::any_of(point.ops,
                                [](const SpeedOp& op) { return op.op.op_class.pageable; });
@@ -179,11 +179,11 @@ void print_notes(Console& console, const Query& query, const SpeedAnswer& answer
   if (runs_on_host(query.machine)) {
     console.paragraph("Everything runs on the host.");
   }
-  if (brings_experts(answer.cases.front())) {
+  if (brings_from_host(answer.cases.front())) {
     console.paragraph(
-        "Experts on the host are multiplied there in steps of less than " +
+        "What is on the host is computed there in steps of less than " +
         counted(kOffloadTokens, "token") +
-        "; longer steps, and so prompts and large batches, bring them to the GPU first.");
+        "; longer steps, and so prompts and large batches, bring it to the GPU first.");
   }
   if (!answer.prompts) {
     console.paragraph(

@@ -19,6 +19,7 @@ struct Emit {
   std::int64_t hidden_size;
   std::int64_t n_layers;  ///< equal layers that this stands for
   std::vector<Op>& ops;
+  bool on_host = false;  ///< the layer's cache and norms are there
 
   [[nodiscard]] std::int64_t tokens() const { return step.n_sequences * step.n_new_tokens; }
   /// Cached tokens that a sequence has once the step is done: the mean where they differ.
@@ -33,14 +34,12 @@ struct Emit {
   [[nodiscard]] std::int64_t query_heads(std::int64_t n_heads) const {
     return share(n_heads) * step.n_new_tokens;
   }
-  /// `op.n_times` of it in every layer.
-  void add(Op op) const {
+  /// `op.n_times` of it in every layer, where the layer is.
+  void add(const Op& op) const { add(op, on_host && !is_link(op.op_class.kind)); }
+  /// The same, where its weights are.
+  void add(Op op, bool weights_on_host) const {
     op.n_times *= n_layers;
-    ops.push_back(op);
-  }
-  /// So many in all.
-  void add_in_all(Op op, std::int64_t n_times) const {
-    op.n_times = n_times;
+    op.on_host = weights_on_host;
     ops.push_back(op);
   }
 };
@@ -58,6 +57,10 @@ void emit_matrix(const Emit& emit, const MatrixWork& matrix, const Mixer& mixer)
 
 /// Projections, routed experts and what lies between them.
 void emit_products(const Emit& emit, const LayerWork& layer);
+
+/// Operations from `first` on whose operands are on the host, as a step of many tokens runs them:
+/// on the device, what they read brought over. One of few tokens leaves them where they are.
+void bring_from_host(const Emit& emit, std::size_t first);
 
 /// The cache's part: scores, sums, states, rebuilding, writing, fetching.
 void emit_mixer(const Emit& emit, const LayerWork& layer);

@@ -58,8 +58,7 @@ bool is_shared(const Op& op) {
                               OpKind::peer_transfer,
                               OpKind::all_reduce,
                               OpKind::all_to_all};
-  const bool brings_experts = op.op_class.pageable;
-  return brings_experts || std::ranges::find(kKinds, op.op_class.kind) != kKinds.end();
+  return op.part == kBringWeights || std::ranges::find(kKinds, op.op_class.kind) != kKinds.end();
 }
 
 /// What only rows with logits go through: of a prompt its last, of a decode step all.

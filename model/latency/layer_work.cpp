@@ -124,13 +124,13 @@ std::vector<StoredTensor> unpacked(const std::vector<Tensor>& tensors) {
   return all;
 }
 
-void add_matrix(const StoredTensor& stored, std::vector<MatrixWork>& matrices) {
+void add_matrix(const StoredTensor& stored, bool on_host, std::vector<MatrixWork>& matrices) {
   const Tensor& tensor = stored.tensor;
   const PartRule& rule = rule_of(tensor.name);
   const auto same = std::ranges::find_if(matrices, [&](const MatrixWork& m) {
     return m.part == rule.part && m.block_scales == stored.block_scales &&
            m.n_in == tensor.shape[0] && m.dtype == tensor.dtype && m.n_stack == tensor.shape[2] &&
-           tensor.shape[2] == 1;
+           tensor.shape[2] == 1 && m.on_host == on_host;
   });
   if (same != matrices.end()) {
     same->n_out += tensor.shape[1];
@@ -144,7 +144,8 @@ void add_matrix(const StoredTensor& stored, std::vector<MatrixWork>& matrices) {
                       .dtype = tensor.dtype,
                       .weights_bytes = stored.bytes,
                       .replicated = rule.replicated,
-                      .block_scales = stored.block_scales});
+                      .block_scales = stored.block_scales,
+                      .on_host = on_host});
 }
 
 void add_experts(const StoredTensor& stored,
@@ -164,16 +165,8 @@ void add_experts(const StoredTensor& stored,
 }
 
 bool equal(const LayerWork& a, const LayerWork& b) {
-  const auto same_matrix = [](const MatrixWork& x, const MatrixWork& y) {
-    return x.part == y.part && x.n_in == y.n_in && x.n_out == y.n_out && x.n_stack == y.n_stack &&
-           x.dtype == y.dtype && x.block_scales == y.block_scales;
-  };
-  const auto experts_bytes = [](const LayerWork& w) {
-    return w.experts ? w.experts->weights_bytes : 0;
-  };
   return a.layer == b.layer && a.schemes == b.schemes && a.selected_tokens == b.selected_tokens &&
-         experts_bytes(a) == experts_bytes(b) &&
-         std::ranges::equal(a.matrices, b.matrices, same_matrix);
+         a.on_host == b.on_host && a.experts == b.experts && a.matrices == b.matrices;
 }
 
 bool named_as_gguf(const ModelSpec& model) {
@@ -186,11 +179,15 @@ const Tensor* named(const std::vector<Tensor>& tensors, std::string_view name) {
   return tensor == tensors.end() ? nullptr : &*tensor;
 }
 
-MatrixWork output_head(const ModelSpec& model, const std::vector<Tensor>& tensors) {
-  const Tensor* head = named(tensors, "output.weight");
+MatrixWork output_head(const ModelSpec& model,
+                       const std::vector<Tensor>& tensors,
+                       const IsOnHost& is_on_host) {
+  constexpr std::string_view kName = "output.weight";
+  const Tensor* head = named(tensors, kName);
   head = head != nullptr ? head : named(tensors, "token_embd.weight");
   MatrixWork work{.part = "output head", .n_in = model.hidden_size, .n_out = model.vocab_size};
   work.dtype = head != nullptr ? head->dtype : DType::bf16;
+  work.on_host = is_on_host && is_on_host(kName);
   work.weights_bytes =
       head != nullptr ? data_bytes(*head) : 2 * model.hidden_size * model.vocab_size;
   return work;
@@ -211,17 +208,17 @@ void add_selections(std::vector<LayerWork>& layers) {
 
 ModelWork model_work(const ModelSpec& model,
                      const cache::SchemeRequest& requested,
-                     std::int64_t n_host_expert_layers) {
+                     const IsOnHost& is_on_host) {
   const std::vector<Tensor> tensors =
       named_as_gguf(model) ? model.tensors : tensor_inventory(model);
   const auto schemes = cache::layer_schemes(model, requested);
-  ModelWork work{.layers = {}, .once = {}, .output_head = output_head(model, tensors)};
+  ModelWork work{.layers = {}, .once = {}, .output_head = output_head(model, tensors, is_on_host)};
   std::vector<LayerWork> layers(model.layers.size());
   for (std::size_t i = 0; i < layers.size(); ++i) {
     layers[i].layer = model.layers[i];
     layers[i].schemes = schemes[i];
     layers[i].n_layers = 1;
-    layers[i].n_host_experts = static_cast<std::int64_t>(i) < n_host_expert_layers ? 1 : 0;
+    layers[i].on_host = is_on_host && is_on_host("blk." + std::to_string(i) + ".attn_norm.weight");
   }
   add_selections(layers);
   for (const StoredTensor& stored : unpacked(tensors)) {
@@ -230,16 +227,18 @@ ModelWork model_work(const ModelSpec& model,
     if (index >= n_layers(model) || !is_matrix(tensor) || is_table(tensor)) {
       continue;
     }
+    const bool on_host = is_on_host && is_on_host(tensor.name);
     if (index < 0) {
-      add_matrix(stored, work.once);
+      add_matrix(stored, on_host, work.once);
       continue;
     }
     LayerWork& layer = layers[static_cast<std::size_t>(index)];
     const auto* moe = std::get_if<MixtureOfExperts>(&layer.layer.feed_forward);
     if (moe != nullptr && has(tensor.name, "_exps.")) {
       add_experts(stored, *moe, model.hidden_size, layer.experts);
+      layer.experts->on_host = on_host;
     } else if (moe == nullptr || !has(tensor.name, "ffn_gate_inp.")) {  // routing is the experts'
-      add_matrix(stored, layer.matrices);
+      add_matrix(stored, on_host, layer.matrices);
     }
   }
   for (LayerWork& layer : layers) {
@@ -249,7 +248,6 @@ ModelWork model_work(const ModelSpec& model,
       work.layers.push_back(std::move(layer));
     } else {
       ++same->n_layers;
-      same->n_host_experts += layer.n_host_experts;
     }
   }
   return work;

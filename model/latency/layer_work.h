@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -22,6 +23,8 @@ struct MatrixWork {
   std::int64_t weights_bytes = 0;
   bool replicated = false;    ///< whole on every rank
   bool block_scales = false;  ///< of 8-bit floats
+  bool on_host = false;       ///< stored there
+  friend bool operator==(const MatrixWork&, const MatrixWork&) = default;
 };
 
 /// Routed experts of one layer.
@@ -34,6 +37,8 @@ struct ExpertWork {
   DType dtype = DType::bf16;
   std::int64_t weights_bytes = 0;  ///< of all experts
   bool block_scales = false;       ///< of 8-bit floats
+  bool on_host = false;            ///< stored there
+  friend bool operator==(const ExpertWork&, const ExpertWork&) = default;
 };
 
 /// Layers that run the same products over the same cache.
@@ -46,7 +51,7 @@ struct LayerWork {
   /// that of the last layer before it which has one (GLM-5.2's "shared" layers); 0: all.
   std::int64_t selected_tokens = 0;
   std::int64_t n_layers = 0;
-  std::int64_t n_host_experts = 0;  ///< of them, layers whose experts are on the host
+  bool on_host = false;  ///< where the cache is; matrices may be elsewhere
 };
 
 struct ModelWork {
@@ -55,12 +60,15 @@ struct ModelWork {
   MatrixWork output_head;
 };
 
+/// Whether a tensor, by its name in a GGUF, is on the host; empty: none is.
+using IsOnHost = std::function<bool(std::string_view)>;
+
 /// Every layer of the model under a cache scheme. The tensors are the spec's where they are named
 /// as GGUF names them, else those that tensor_inventory lists; vectors, convolutions and embeddings
-/// are no products and left out. The experts of the first `n_host_expert_layers` are on the host.
-/// InputError where no weights are known.
+/// are no products and left out. A layer's cache is where its norms are. InputError where no
+/// weights are known.
 [[nodiscard]] ModelWork model_work(const ModelSpec& model,
                                    const cache::SchemeRequest& requested,
-                                   std::int64_t n_host_expert_layers = 0);
+                                   const IsOnHost& is_on_host = {});
 
 }  // namespace kvfathom

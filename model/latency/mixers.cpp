@@ -107,6 +107,9 @@ void emit_latent_prompt(const Emit& emit, const LatentAttention& a, const LayerW
   emit_prefill_attention(emit, as);
   Op& op = emit.ops[attention];
   op.op_class.latent = !emit.settings.absorbed_prefill;
+  op.cache = Bytes(static_cast<double>(
+      emit.step.n_sequences * emit.context() *
+      padded_row_bytes(emit.settings.cache_type_k, a.kv_lora_rank + a.qk_rope_head_dim)));
   if (layer.selected_tokens > 0) {
     const std::int64_t n_queries = emit.step.n_new_tokens;
     const PrefillAttentionShape all{.n_query_tokens = n_queries, .n_cached_tokens = emit.context()};
@@ -137,7 +140,7 @@ void emit_state(const Emit& emit, const OpCost& per_token, std::int64_t n_heads)
             .part = "state",
             .cost = cost,
             .n_blocks = emit.step.n_sequences * n_heads,
-            .cache = cost.read});
+            .cache = per_token.read});
 }
 
 OpCost delta_net(const Emit& emit,
@@ -243,6 +246,9 @@ void emit_prefill_attention(const Emit& emit, const Attention& kv) {
   const auto sequences = static_cast<int>(emit.step.n_sequences);
   OpCost cost = sequences * prefill_attention_cost(shape);
   cost.launches = 1;
+  const std::int64_t rows =
+      sequences * shape.n_kv_heads *
+      std::min(emit.context(), kv.window_tokens.value_or(emit.context()) + emit.step.n_new_tokens);
   constexpr std::int64_t kQueryTile = 128;
   const std::int64_t tiles = divide_up(emit.step.n_new_tokens, kQueryTile);
   emit.add({.op_class = {.kind = OpKind::prefill_attention,
@@ -253,7 +259,10 @@ void emit_prefill_attention(const Emit& emit, const Attention& kv) {
             .cost = cost,
             .n_blocks = sequences * static_cast<std::int64_t>(shape.n_heads) * tiles,
             .block_share = static_cast<double>(emit.step.n_new_tokens) /
-                           static_cast<double>(tiles * kQueryTile)});
+                           static_cast<double>(tiles * kQueryTile),
+            .cache = Bytes(static_cast<double>(
+                rows * (padded_row_bytes(emit.settings.cache_type_k, kv.head_dim) +
+                        padded_row_bytes(emit.settings.cache_type_v, kv.v_head_dim))))});
 }
 
 void emit_mixer(const Emit& emit, const LayerWork& layer) {

@@ -90,6 +90,10 @@ struct OpClass {
   friend bool operator==(const OpClass&, const OpClass&) = default;
 };
 
+/// Parts of an operation that a step brings from the host before it runs on the device.
+inline constexpr std::string_view kBringWeights = "bring weights";
+inline constexpr std::string_view kBringCache = "bring cache";
+
 /// One operation of a layer, and how many equal layers have it.
 struct Op {
   OpClass op_class;
@@ -102,7 +106,7 @@ struct Op {
   double block_share = 0.0;
   Bytes weights = {};    ///< of what it reads, the model's own weights
   Bytes cache = {};      ///< of what it reads, cached K and V, latents, X or states
-  bool on_host = false;  ///< runs on the CPU: experts kept there
+  bool on_host = false;  ///< runs on the CPU: what it reads is kept there
 };
 
 }  // namespace kvfathom

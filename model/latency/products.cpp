@@ -49,24 +49,6 @@ std::int64_t replicas_of_experts(const LatencySettings& s) {
   return s.expert_parallel > s.tensor_parallel ? s.data_parallel : 1;
 }
 
-/// Experts that are used but kept on the host: multiplied there, or brought over and multiplied on
-/// the device.
-void emit_host_experts(const Emit& emit, Op op, std::int64_t n_layers) {
-  const std::int64_t least = emit.settings.host_expert_tokens;
-  op.on_host = least == 0 || emit.tokens() < least;
-  if (!op.on_host) {
-    constexpr int kMatrices = 3;
-    emit.add_in_all({.op_class = {.kind = OpKind::host_transfer,
-                                  .format = op.op_class.format,
-                                  .pageable = true},
-                     .part = "bring experts",
-                     .cost = host_transfer_cost(
-                         {.bytes_per_piece = op.weights / kMatrices, .n_pieces = kMatrices})},
-                    n_layers);
-  }
-  emit.add_in_all(op, n_layers);
-}
-
 /// Tokens that pass the experts together: every replica has as many in a decode step; a prompt is
 /// alone, and idle replicas take part in its steps with a token each (vLLM's dummy batches).
 std::int64_t expert_tokens(const Emit& emit) {
@@ -93,21 +75,15 @@ void emit_experts(const Emit& emit, const LayerWork& layer) {
   const double share = 1.0 / static_cast<double>(std::max(s.tensor_parallel, s.expert_parallel));
   const Bytes weights(active * share * static_cast<double>(experts.weights_bytes) /
                       static_cast<double>(experts.n_experts));
-  Op op{.op_class = {.kind = OpKind::moe_ffn,
-                     .format = experts.dtype,
-                     .block_scales = has_block_scales(experts.dtype, experts.block_scales),
-                     .few_rows = rows_per_expert <= kFewRows},
-        .part = "experts",
-        .cost = scaled(whole, share),
-        .n_blocks = tiles(tokens * experts.n_chosen, 2 * experts.intermediate_size),
-        .weights = weights};
-  const std::int64_t on_host = layer.n_host_experts;
-  if (layer.n_layers > on_host) {
-    emit.add_in_all(op, emit.n_layers - on_host);
-  }
-  if (on_host > 0) {
-    emit_host_experts(emit, op, on_host);
-  }
+  emit.add({.op_class = {.kind = OpKind::moe_ffn,
+                         .format = experts.dtype,
+                         .block_scales = has_block_scales(experts.dtype, experts.block_scales),
+                         .few_rows = rows_per_expert <= kFewRows},
+            .part = "experts",
+            .cost = scaled(whole, share),
+            .n_blocks = tiles(tokens * experts.n_chosen, 2 * experts.intermediate_size),
+            .weights = weights},
+           experts.on_host);
 }
 
 /// Norms with residual additions, and the activation: calls of their own, each with its fixed cost.
@@ -204,7 +180,35 @@ void emit_matrix(const Emit& emit, const MatrixWork& matrix, const Mixer& mixer)
             .part = matrix.part,
             .cost = cost,
             .n_blocks = stack * tiles(shape.m, shape.n),
-            .weights = Bytes(weights_bytes)});
+            .weights = Bytes(weights_bytes)},
+           matrix.on_host);
+}
+
+void bring_from_host(const Emit& emit, std::size_t first) {
+  const std::int64_t least = emit.settings.brought_from_tokens;
+  if (least == 0 || emit.tokens() < least) {
+    return;
+  }
+  const auto bring = [&](const Op& op, std::string_view part, Bytes bytes, int n_pieces) {
+    if (bytes > Bytes{}) {
+      emit.ops.push_back(
+          {.op_class = {.kind = OpKind::host_transfer,
+                        .format = op.op_class.format,
+                        .pageable = true},
+           .part = part,
+           .cost = host_transfer_cost({.bytes_per_piece = bytes / n_pieces, .n_pieces = n_pieces}),
+           .n_times = op.n_times});
+    }
+  };
+  const std::size_t end = emit.ops.size();
+  for (std::size_t i = first; i < end; ++i) {
+    if (emit.ops[i].on_host) {
+      const Op op = emit.ops[i];
+      emit.ops[i].on_host = false;
+      bring(op, kBringWeights, op.weights, op.op_class.kind == OpKind::moe_ffn ? 3 : 1);
+      bring(op, kBringCache, op.cache, 2);
+    }
+  }
 }
 
 void emit_products(const Emit& emit, const LayerWork& layer) {
@@ -228,7 +232,7 @@ void emit_layer_again(const Emit& emit, const LayerWork& layer, std::int64_t n_t
   const StepShape again{
       .phase = Phase::prefill, .n_sequences = emit.step.n_sequences, .n_new_tokens = n_tokens};
   const std::size_t first = emit.ops.size();
-  const Emit prompt{emit.settings, again, emit.hidden_size, emit.n_layers, emit.ops};
+  const Emit prompt{emit.settings, again, emit.hidden_size, emit.n_layers, emit.ops, emit.on_host};
   emit_products(prompt, layer);
   if (const auto* attention = std::get_if<Attention>(&layer.layer.mixer)) {
     emit_prefill_attention(prompt, *attention);

@@ -57,7 +57,7 @@ StepOps::StepOps(const ModelSpec& model, const LatencySettings& settings)
       vocab_size_(model.vocab_size),
       n_layers_(kvfathom::n_layers(model)),
       settings_(settings),
-      work_(model_work(model, settings.scheme, settings.n_host_expert_layers)) {
+      work_(model_work(model, settings.scheme, settings.is_on_host)) {
   cache::require_applicable(model, settings.scheme);
   require_heads_divide(model, settings.tensor_parallel);
 }
@@ -65,14 +65,18 @@ StepOps::StepOps(const ModelSpec& model, const LatencySettings& settings)
 void StepOps::emit(const StepShape& step, std::vector<Op>& ops) const {
   ops.clear();
   for (const LayerWork& layer : work_.layers) {
-    const latency::Emit emit{settings_, step, hidden_size_, layer.n_layers, ops};
+    const latency::Emit emit{settings_, step, hidden_size_, layer.n_layers, ops, layer.on_host};
+    const std::size_t first = ops.size();
     latency::emit_products(emit, layer);
     latency::emit_mixer(emit, layer);
+    latency::bring_from_host(emit, first);
   }
   const latency::Emit once{settings_, step, hidden_size_, 1, ops};
+  const std::size_t first = ops.size();
   for (const MatrixWork& matrix : work_.once) {
     latency::emit_matrix(once, matrix, NoMixer{});
   }
+  latency::bring_from_host(once, first);
   // A prompt's last token alone has logits; every token of a draft is judged by its own.
   const std::int64_t rows = step.phase == Phase::prefill ? step.n_sequences : once.tokens();
   const MatrixWork& head = work_.output_head;
@@ -87,7 +91,8 @@ void StepOps::emit(const StepShape& step, std::vector<Op>& ops) const {
             .part = "output head",
             .cost = cost,
             .n_blocks = vocabulary / 128 + 1,
-            .weights = weights});
+            .weights = weights},
+           head.on_host);
   once.add({.op_class = {.kind = OpKind::elementwise},
             .part = "sample",
             .cost = sample_cost(rows, vocab_size_),

@@ -40,10 +40,10 @@ struct LatencySettings {
   std::int64_t pipeline_parallel = 1;
   std::int64_t expert_parallel = 1;
   std::int64_t data_parallel = 1;  ///< replicas: they share experts where expert_parallel says so
-  std::int64_t n_host_expert_layers = 0;  ///< whose experts are on the host, from the first
-  /// From so many tokens on a step brings the host's experts to the GPU, below it multiplies them
-  /// where they are; 0: it always does.
-  std::int64_t host_expert_tokens = 0;
+  IsOnHost is_on_host = {};        ///< what of the model is there
+  /// From so many tokens on a step brings what is on the host to the GPU, below it multiplies it
+  /// where it is; 0: it always does.
+  std::int64_t brought_from_tokens = 0;
   /// Prompts of latent layers run in the absorbed form too (llama.cpp), not with expanded K and V.
   bool absorbed_prefill = false;
 };

@@ -239,6 +239,8 @@ TEST(CrossoverCommand, RefusesWhatItCannotAnswer) {
   EXPECT_EQ(run_cli("crossover llama-3.1-8b --gpu h100-sxm --tier tape").status, 2);
   EXPECT_EQ(run_cli("crossover llama-3.1-8b --gpu h100-sxm --bandwidth 2GB/s").status, 2);
   EXPECT_EQ(run_cli("crossover llama-3.1-8b --gpu h100-sxm --load 1.5").status, 2);
+  EXPECT_EQ(run_cli("crossover llama-3.1-8b --weights q8_0 --gpu rtx-4090 --gpu-layers 9").status,
+            3);
   EXPECT_EQ(run_cli("crossover llama-3.1-8b --gpu h100-sxm --engine ideal --svg /no/such/place.svg")
                 .status,
             4);

@@ -83,7 +83,7 @@ TEST(SpeedMachines, PromptsBringTheHostsExpertsOver) {
     }
     bool brings = false;
     for (const Json& op : point.at("ops")) {
-      brings = brings || op.at("part") == "bring experts";
+      brings = brings || op.at("part") == "bring weights";
     }
     EXPECT_EQ(brings, is_prompt || point.at("batch") >= 32) << point.at("batch");
   }

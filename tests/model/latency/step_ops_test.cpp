@@ -263,7 +263,9 @@ TEST(StepOps, OffloadedCacheIsFetchedAtEveryStep) {
 TEST(StepOps, ExpertsOnTheHostAreMarked) {
   const ModelSpec model = catalog("qwen3-30b-a3b");
   LatencySettings settings;
-  settings.n_host_expert_layers = 10;
+  settings.is_on_host = [](std::string_view tensor) {  // of the first ten layers
+    return tensor.size() > 5 && tensor.substr(5, 1) == "." && tensor.find("exps") != tensor.npos;
+  };
   std::vector<Op> ops;
   StepOps(model, settings).emit({}, ops);
   std::int64_t on_host = 0;
@@ -274,6 +276,46 @@ TEST(StepOps, ExpertsOnTheHostAreMarked) {
   }
   EXPECT_EQ(on_host, 10);
   EXPECT_EQ(on_gpu, 38);
+}
+
+// Layers on the host: a token is computed where they are; a long chunk runs on the device, and what
+// it reads of them, weights and what was cached before it, crosses the bus.
+TEST(StepOps, LayersOnTheHostStayThereOrAreBrought) {
+  const ModelSpec model = catalog("llama-3.1-8b");
+  LatencySettings settings;
+  settings.brought_from_tokens = 32;
+  settings.is_on_host = [](std::string_view tensor) {  // the first ten layers
+    return tensor.starts_with("blk.") && tensor.substr(5, 1) == ".";
+  };
+  const StepOps steps(model, settings);
+  const double layer = (2.0 * 4096 * 4096 + 2.0 * 4096 * 1024 + 3.0 * 4096 * 14336) * 2.0;
+  const double kv = 2.0 * 8 * 128 * 2.0;
+  const double queries = 2.0 * 32 * 128;
+
+  std::vector<Op> ops;
+  steps.emit({.n_cached_tokens = 999}, ops);
+  double weights = 0.0;
+  double cache = 0.0;
+  for (const Op& op : ops) {
+    EXPECT_NE(op.op_class.kind, OpKind::host_transfer);
+    if (op.on_host) {
+      EXPECT_EQ(op.n_times % 10, 0) << op.part;
+      weights += static_cast<double>(op.n_times) * op.weights.value();
+      cache += static_cast<double>(op.n_times) * op.cache.value();
+    }
+  }
+  EXPECT_EQ(weights, 10.0 * layer);
+  EXPECT_EQ(cache, 10.0 * (1000.0 * kv + queries));
+
+  steps.emit({.phase = Phase::prefill, .n_new_tokens = 512, .n_cached_tokens = 512}, ops);
+  double brought = 0.0;
+  for (const Op& op : ops) {
+    EXPECT_FALSE(op.on_host) << op.part;
+    brought += op.op_class.kind == OpKind::host_transfer
+                   ? static_cast<double>(op.n_times) * op.cost.read.value()
+                   : 0.0;
+  }
+  EXPECT_EQ(brought, 10.0 * (layer + 1024.0 * kv));
 }
 
 // Sequences of different length cost what they hold together.
