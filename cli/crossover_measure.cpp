@@ -248,6 +248,21 @@ std::optional<double> crossing(const std::vector<LengthRatio>& ratios,
   return best;
 }
 
+void leave_to_nearest(std::vector<MeasuredCrossover>& crossovers) {
+  const auto distance = [](const MeasuredCrossover& at) {
+    return std::abs(std::log(static_cast<double>(at.predicted_tokens) / *at.measured_tokens));
+  };
+  for (MeasuredCrossover& one : crossovers) {
+    const bool is_others = std::ranges::any_of(crossovers, [&](const MeasuredCrossover& other) {
+      return one.measured_tokens && other.id == one.id &&
+             other.measured_tokens == one.measured_tokens && distance(other) < distance(one);
+    });
+    if (is_others) {
+      one.measured_tokens = one.low_tokens = one.high_tokens = std::nullopt;
+    }
+  }
+}
+
 int crossover_measure(const Options& options, Console& console) {
   const Query query = measured_query(options);
   const calibrate::LoopShape shape = calibrate::loop_shape_of(query.model.spec);
@@ -282,6 +297,7 @@ int crossover_measure(const Options& options, Console& console) {
   for (MeasuredCrossover& crossover : answer.crossovers) {
     find_measured(answer.points, crossover);
   }
+  leave_to_nearest(answer.crossovers);
   if (console.json) {
     print_json(console, measured_json(query, answer));
   } else {

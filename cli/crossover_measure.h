@@ -66,6 +66,9 @@ struct LengthRatio {
                                              bool fetch_wins,
                                              double near_tokens);
 
+/// Takes what was measured from all but the prediction nearest to it.
+void leave_to_nearest(std::vector<MeasuredCrossover>& crossovers);
+
 [[nodiscard]] int crossover_measure(const Options& options, Console& console);
 
 void print_measured(Console& console, const Query& query, const MeasuredAnswer& answer);

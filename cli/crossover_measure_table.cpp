@@ -65,6 +65,29 @@ const char* fetched_name(const MeasuredCrossover& crossover) {
   return crossover.id == "native" ? "K and V" : "X";
 }
 
+/// Whether a predicted change lies where nothing was measured: shorter or longer than all lengths.
+bool is_outside(const MeasuredAnswer& answer, const MeasuredCrossover& crossover) {
+  return !crossover.measured_tokens &&
+         (crossover.predicted_tokens < answer.points.front().n_tokens ||
+          crossover.predicted_tokens > answer.points.back().n_tokens);
+}
+
+/// Every such change in one sentence; empty where there is none.
+std::string outside_text(const MeasuredAnswer& answer) {
+  std::string text;
+  std::string last;
+  for (const MeasuredCrossover& crossover : answer.crossovers) {
+    if (is_outside(answer, crossover)) {
+      text += text.empty() ? "Also predicted, where no length was measured: " : ", ";
+      text += crossover.id == last ? "" : std::string("fetching ") + fetched_name(crossover) + " ";
+      text += (crossover.fetch_wins ? "wins from " : "loses from ") +
+              thousands(crossover.predicted_tokens);
+      last = crossover.id;
+    }
+  }
+  return text.empty() ? text : text + " tokens on.";
+}
+
 std::string sentence_of(const MeasuredCrossover& crossover) {
   std::string text = std::string("Fetching ") + fetched_name(crossover) +
                      (crossover.fetch_wins ? " wins from " : " loses from ") +
@@ -132,7 +155,12 @@ void print_measured(Console& console, const Query& query, const MeasuredAnswer& 
     console.paragraph(unchanged_text(answer));
   }
   for (const MeasuredCrossover& crossover : answer.crossovers) {
-    console.paragraph(sentence_of(crossover));
+    if (!is_outside(answer, crossover)) {
+      console.paragraph(sentence_of(crossover));
+    }
+  }
+  if (const std::string outside = outside_text(answer); !outside.empty()) {
+    console.paragraph(outside);
   }
   console.line();
   console.paragraph("Seconds predicted and measured, and how far off the prediction is:");

@@ -14,6 +14,8 @@ namespace kvfathom::testing {
 namespace {
 
 using cli::crossing;
+using cli::leave_to_nearest;
+using cli::MeasuredCrossover;
 using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
@@ -77,6 +79,19 @@ class CrossoverMeasure : public ::testing::Test {
 };
 
 // 20 ms until a piece comes: one token is computed sooner, 1024 are not (13 GFLOP).
+TEST(Crossing, IsOfTheNearestPredictionAlone) {
+  std::vector<MeasuredCrossover> all{
+      {.id = "native", .predicted_tokens = 9, .measured_tokens = 3400.0, .low_tokens = 3300.0},
+      {.id = "native", .predicted_tokens = 3800, .measured_tokens = 3400.0, .low_tokens = 3300.0},
+      {.id = "residual", .predicted_tokens = 9, .measured_tokens = 3400.0}};
+  leave_to_nearest(all);
+  EXPECT_FALSE(all[0].measured_tokens);
+  EXPECT_FALSE(all[0].low_tokens);
+  EXPECT_EQ(all[1].measured_tokens, 3400.0);
+  EXPECT_EQ(all[1].low_tokens, 3300.0);
+  EXPECT_EQ(all[2].measured_tokens, 3400.0);  // fetching X is another matter
+}
+
 TEST_F(CrossoverMeasure, ItsArmsWinWhereTheyArePredictedTo) {
 #ifndef NDEBUG
   GTEST_SKIP() << "a debug build is no measure of which arm is the quicker";
