@@ -77,11 +77,14 @@ class Planner {
 /// From the widths of models of 135 million parameters to those of 8 billion; a GPU's, where such
 /// narrow ones only show the launch, to those of 70 billion.
 std::vector<Dims> products(bench::Place place, std::initializer_list<int> rows) {
-  const std::pair<int, int> extreme =
-      place == bench::Place::cuda ? std::pair{8192, 8192} : std::pair{1536, 576};
+  std::vector<std::pair<int, int>> widths{{4096, 4096}, {8192, 1024}, {2048, 2048}, {1024, 4096}};
+  if (place == bench::Place::cuda) {
+    widths.emplace_back(8192, 8192);
+  } else {
+    widths.insert(widths.end(), {{1536, 576}, {576, 1536}});
+  }
   std::vector<Dims> shapes;
-  for (const auto& [n, k] :
-       {std::pair{4096, 4096}, {8192, 1024}, extreme, {2048, 2048}, {1024, 4096}}) {
+  for (const auto& [n, k] : widths) {
     for (const int m : rows) {
       shapes.push_back({{"m", m}, {"n", n}, {"k", k}});
     }
@@ -106,7 +109,7 @@ std::vector<Dims> experts(std::initializer_list<int> tokens) {
 void plan_products(Planner& planner, bench::Place place) {
   static_assert(kernels::kLargestGemvRows == kFewRows);
   const double overlap = product_overlap(place);
-  const int most_rows = place == bench::Place::cuda ? 4096 : 512;
+  const int most_rows = place == bench::Place::cuda ? 4096 : 2048;
   for (const char* format : {"bf16", "q8_0", "q4_0"}) {
     planner.open({.op = "gemm", .format = format, .variant = "few"}, kBoth, overlap);
     planner.add("gemm", format, 18, products(place, {1, 2, 4, 8}));
@@ -168,21 +171,26 @@ void plan_decode(Planner& planner) {
   planner.add("mla_decode", "bf16", 18, latent);
 }
 
-/// Few queries read the cache, many compute. The longest takes two cores of a CPU a second.
+/// Few queries read the cache, many compute. The longest takes two cores of a CPU a second. Short
+/// heads reach another share of the arithmetic: their scores, of which there are as many, cost the
+/// same.
 void plan_prompts(Planner& planner, bench::Place place) {
   const int most_queries = place == bench::Place::cuda ? 4096 : 1024;
-  std::vector<Dims> shapes;
-  for (const int queries : {4, 32, 128, 512, most_queries}) {
-    for (const int cached : {0, 512, 3584, 7680, 31744}) {
-      shapes.push_back({{"n_queries", queries},
-                        {"tokens", queries + cached},
-                        {"n_heads", 8},
-                        {"n_kv_heads", 2},
-                        {"head_dim", 128}});
+  for (const int head_dim : {128, 64}) {
+    std::vector<Dims> shapes;
+    for (const int queries : {4, 32, 128, 512, most_queries}) {
+      for (const int cached : {0, 512, 3584, 7680, 31744}) {
+        shapes.push_back({{"n_queries", queries},
+                          {"tokens", queries + cached},
+                          {"n_heads", 8},
+                          {"n_kv_heads", 2},
+                          {"head_dim", head_dim}});
+      }
     }
+    planner.open({.op = "prefill_attention", .format = "bf16", .head_dim = head_dim, .group = 4},
+                 kBoth);
+    planner.add("prefill_attention", "bf16", shapes.size(), shapes);
   }
-  planner.open({.op = "prefill_attention", .format = "bf16", .head_dim = 128, .group = 4}, kBoth);
-  planner.add("prefill_attention", "bf16", shapes.size(), shapes);
 }
 
 /// One dimension over powers of two.
@@ -213,23 +221,29 @@ void plan_between(Planner& planner) {
 void plan_schemes(Planner& planner) {
   planner.open({.op = "index_scores", .format = "fp8", .head_dim = 128}, kMemory);
   planner.add("index_scores", "fp8_e4m3", 6, ladder("tokens", 32, 9, {{"sequences", 1}}));
-  std::vector<Dims> inputs =
-      ladder("tokens", 4, 10, {{"hidden_size", 1024}, {"n_kv_heads", 4}, {"head_dim", 128}});
-  for (Dims& wide :
-       ladder("tokens", 4, 10, {{"hidden_size", 2048}, {"n_kv_heads", 16}, {"head_dim", 128}})) {
-    inputs.push_back(std::move(wide));
+  // Up to kFewRows tokens its product is of another kind, but no step recomputes so few.
+  static_assert(kFewRows < 16);
+  std::vector<Dims> inputs;
+  for (const auto& [hidden, heads] : {std::pair{1024, 4}, {2048, 16}, {2048, 4}}) {
+    for (Dims& of_widths :
+         ladder("tokens",
+                16,
+                8,
+                {{"hidden_size", hidden}, {"n_kv_heads", heads}, {"head_dim", 128}})) {
+      inputs.push_back(std::move(of_widths));
+    }
   }
   planner.open({.op = "residual_recompute", .format = "bf16", .head_dim = 128}, kBoth);
   planner.add("residual_recompute", "bf16", 18, inputs);
   std::vector<Dims> keys;
   for (const int heads : {8, 16}) {
     for (Dims& of_heads :
-         ladder("tokens", 64, 8, {{"n_heads", heads}, {"n_kv_heads", heads}, {"head_dim", 128}})) {
+         ladder("tokens", 64, 9, {{"n_heads", heads}, {"n_kv_heads", heads}, {"head_dim", 128}})) {
       keys.push_back(std::move(of_heads));
     }
   }
-  planner.open({.op = "value_reconstruction", .format = "bf16", .head_dim = 128}, kArithmetic);
-  planner.add("value_decode", "bf16", 12, keys);
+  planner.open({.op = "value_reconstruction", .format = "bf16", .head_dim = 128}, kBoth);
+  planner.add("value_decode", "bf16", 18, keys);
   planner.open({.op = "head_reconstruction", .format = "bf16", .head_dim = 128}, kArithmetic);
   planner.add("head_decode", "bf16", 12, ladder("tokens", 16, 12, {}));
   planner.open({.op = "eviction_scores", .format = "bf16", .head_dim = 128}, kArithmetic);
