@@ -5,9 +5,15 @@
 
 #include "kernels/common/error.h"
 #include "kernels/decode_attention/decode_attention.h"
-#include "model/rounding.h"
 
 namespace kvfathom::kernels {
+namespace {
+
+std::int64_t divide_up(std::int64_t n, std::int64_t by) {
+  return (n + by - 1) / by;
+}
+
+}  // namespace
 
 DecodeKernel decode_attention_kernel(const DecodeAttentionParams& params,
                                      DecodeKernel kernel,
