@@ -16,8 +16,8 @@ namespace kvfathom::latency {
 struct Emit {
   const LatencySettings& settings;
   const StepShape& step;
-  std::int64_t hidden_size;
-  std::int64_t n_layers;  ///< equal layers that this stands for
+  std::int64_t hidden_size = 0;
+  std::int64_t n_layers = 1;  ///< equal layers that this stands for
   std::vector<Op>& ops;
   bool on_host = false;  ///< the layer's cache and norms are there
 

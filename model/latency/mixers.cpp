@@ -247,7 +247,7 @@ void emit_prefill_attention(const Emit& emit, const Attention& kv) {
   OpCost cost = sequences * prefill_attention_cost(shape);
   cost.launches = 1;
   const std::int64_t rows =
-      sequences * shape.n_kv_heads *
+      emit.step.n_sequences * emit.share(kv.n_kv_heads) *
       std::min(emit.context(), kv.window_tokens.value_or(emit.context()) + emit.step.n_new_tokens);
   constexpr std::int64_t kQueryTile = 128;
   const std::int64_t tiles = divide_up(emit.step.n_new_tokens, kQueryTile);
