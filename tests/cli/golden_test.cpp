@@ -94,8 +94,7 @@ INSTANTIATE_TEST_SUITE_P(
                "fit gpt-oss-20b --gpu rtx-4090 --engine all --with-speed"},
         Golden{"fit-every-scheme-with-speed",
                "fit llama-3.1-8b --gpu rtx-4090 --weights q8_0 --scheme all --with-speed"},
-        Golden{"fit-no-speed",
-               "fit llama-3.1-8b --gpu h100-sxm --lora-rank 16 --with-speed"},
+        Golden{"fit-no-speed", "fit llama-3.1-8b --gpu h100-sxm --lora-rank 16 --with-speed"},
         Golden{"fit-partial-offload",
                "fit llama-3.1-8b --weights q8_0 --memory 6GiB --bandwidth 300GB/s "
                "--host-memory 32GiB --auto --with-speed"},
