@@ -78,7 +78,9 @@ std::string outside_text(const MeasuredAnswer& answer) {
   std::string last;
   for (const MeasuredCrossover& crossover : answer.crossovers) {
     if (is_outside(answer, crossover)) {
-      text += text.empty() ? "Also predicted, where no length was measured: " : ", ";
+      text += text.empty()           ? "Also predicted, where no length was measured: "
+              : crossover.id == last ? ", "
+                                     : "; ";
       text += crossover.id == last ? "" : std::string("fetching ") + fetched_name(crossover) + " ";
       text += (crossover.fetch_wins ? "wins from " : "loses from ") +
               thousands(crossover.predicted_tokens);
