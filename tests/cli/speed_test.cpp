@@ -168,7 +168,8 @@ TEST(Speed, PromptsWaitForTheLayersThatAreBroughtOver) {
       "--gpu-layers ";
   const auto link_s = [&](const std::string& more) {
     double sum = 0.0;
-    for (const Json& point : speed(words + more).at("points")) {
+    const Json document = speed(words + more);
+    for (const Json& point : document.at("points")) {
       if (point.at("phase") == "prefill" && point.at("context_tokens") == 1024) {
         for (const Json& op : point.at("ops")) {
           const std::string part = op.at("part");
