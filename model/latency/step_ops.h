@@ -40,7 +40,7 @@ struct LatencySettings {
   std::int64_t pipeline_parallel = 1;
   std::int64_t expert_parallel = 1;
   std::int64_t data_parallel = 1;  ///< replicas: they share experts where expert_parallel says so
-  IsOnHost is_on_host = {};        ///< what of the model is there
+  IsOnHost is_on_host = {};        ///< tensors that are kept on the host
   /// From so many tokens on a step brings what is on the host to the GPU, below it multiplies it
   /// where it is; 0: it always does.
   std::int64_t brought_from_tokens = 0;
